@@ -1,0 +1,88 @@
+"""Layer-3 TUN for Python: adapters of the host's network stack, and sessions on their packets.
+
+``create_adapter`` makes an adapter, ``Adapter.start_session`` gives its packets to the program. The
+names are loaded where they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ringtun.adapter import Adapter, create_adapter, open_adapter
+    from ringtun.errors import (
+        AdapterBusy,
+        AdapterExists,
+        AdapterNotFound,
+        AdapterPermissionError,
+        ConcurrencyError,
+        DriverUnavailable,
+        EndReason,
+        RegistrationError,
+        RingCorrupt,
+        RingtunError,
+        SessionClosed,
+    )
+    from ringtun.ring import Batch
+    from ringtun.session import ReservedSlot, Session
+    from ringtun.statistics import Discards, Statistics
+
+_HOME = {
+    "Adapter": "adapter",
+    "create_adapter": "adapter",
+    "open_adapter": "adapter",
+    "AdapterBusy": "errors",
+    "AdapterExists": "errors",
+    "AdapterNotFound": "errors",
+    "AdapterPermissionError": "errors",
+    "ConcurrencyError": "errors",
+    "DriverUnavailable": "errors",
+    "EndReason": "errors",
+    "RegistrationError": "errors",
+    "RingCorrupt": "errors",
+    "RingtunError": "errors",
+    "SessionClosed": "errors",
+    "Batch": "ring",
+    "ReservedSlot": "session",
+    "Session": "session",
+    "Discards": "statistics",
+    "Statistics": "statistics",
+}
+
+__all__ = [
+    "Adapter",
+    "AdapterBusy",
+    "AdapterExists",
+    "AdapterNotFound",
+    "AdapterPermissionError",
+    "Batch",
+    "ConcurrencyError",
+    "Discards",
+    "DriverUnavailable",
+    "EndReason",
+    "RegistrationError",
+    "ReservedSlot",
+    "RingCorrupt",
+    "RingtunError",
+    "Session",
+    "SessionClosed",
+    "Statistics",
+    "create_adapter",
+    "open_adapter",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

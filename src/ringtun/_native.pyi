@@ -1,0 +1,207 @@
+"""The native core's contracts; ``_twin.py`` keeps those of the ring too.
+
+A ring's memory is any writable buffer of exactly ``abi.ring_size(capacity)`` bytes whose indices
+are zero. One thread produces and one consumes. What the other side wrote is read once and checked:
+an index of 0xFFFFFFFF raises `SessionClosed`, anything else that no correct peer writes
+`RingCorrupt`.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self, overload
+
+from typing_extensions import Buffer
+
+from ringtun.event import Event
+
+class Space:
+    """By this a producer waits for room without sleeping; shared by both sides beside the ring.
+
+    Owns its event, which is signalled when a consumer releases while the producer is armed.
+    """
+
+    def __init__(self) -> None: ...
+    def fileno(self) -> int: ...
+    def signal(self) -> None: ...
+    def clear(self) -> None: ...
+
+class Producer:
+    """The writing side of a ring. Packets are first pushed, then submitted, together.
+
+    ``event`` is signalled by `submit` where the consumer asked for it, and by `end`. With
+    ``ip_only`` what is no IP packet raises ``ValueError``.
+    """
+
+    def __init__(
+        self,
+        memory: Buffer,
+        capacity: int,
+        event: Event | None = None,
+        space: Space | None = None,
+        *,
+        ip_only: bool = False,
+    ) -> None: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def room(self) -> int:
+        """Bytes that packets with their headers may still take."""
+    @property
+    def ended(self) -> bool:
+        """Whether the consumer wrote 0xFFFFFFFF as Head, or this side was closed."""
+    def push(self, packet: Buffer) -> bool:
+        """Copy a packet into the ring, unseen until `submit`. False: no room now.
+
+        Raises ``ValueError`` for one over 65,535 bytes or that never fits, `ConcurrencyError`
+        while a slot is open.
+        """
+    def push_many(self, packets: Sequence[Buffer] | Batch, start: int = 0) -> int:
+        """Push ``packets[start:]`` until one finds no room; returns how many went in."""
+    def submit(self) -> None:
+        """Show the consumer all that was pushed and committed; wake it if it waits."""
+    def write(self, packet: Buffer) -> bool:
+        """`push`, then `submit`."""
+    def reserve(self, size: int) -> Slot | None:
+        """Room for a packet of up to ``size`` bytes, to be written in place. None: no room now."""
+    def arm(self) -> bool:
+        """Ask ``space`` to be signalled. True: no room came meanwhile, so wait now."""
+    def disarm(self) -> None: ...
+    def end(self) -> None:
+        """Write 0xFFFFFFFF as Tail and signal the event: this is the end."""
+    def close(self) -> None:
+        """Let the memory go. More than once is fine."""
+
+class Slot:
+    """A packet being written in place. It holds the ring until committed or abandoned."""
+
+    @property
+    def view(self) -> memoryview: ...
+    def commit(self, length: int | None = None) -> None:
+        """Push the first ``length`` bytes of the view (all, by default), and release the view.
+
+        Raises ``BufferError`` while a slice of the view lives; nothing was pushed then.
+        """
+    def close(self) -> None:
+        """End the session, wait for the threads, let the memory go. More than once is fine."""
+    def abandon(self) -> None:
+        """Push nothing. While a slice of the view lives, the ring stays held."""
+
+class Consumer:
+    """The reading side of a ring.
+
+    ``pop`` copies; ``peek_many`` shows packets where they lie. The producer gets room back in the
+    ring's order: not past a batch that is not released, nor past a pinned slot.
+    """
+
+    def __init__(
+        self,
+        memory: Buffer,
+        capacity: int,
+        event: Event | None = None,
+        space: Space | None = None,
+    ) -> None: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def content(self) -> int:
+        """Bytes of packets, with their headers, that wait to be read."""
+    @property
+    def pinned(self) -> int:
+        """Slots of released batches in which a slice of a view still lives."""
+    def pop(self) -> bytes | None:
+        """The next packet; None: there is none now."""
+    def peek_many(self, max_packets: int = 256) -> Batch | None:
+        """The packets that are there, at most ``max_packets``; None: there is none now."""
+    def arm(self) -> bool:
+        """Ask to be woken by the event. True: nothing came meanwhile, so wait now."""
+    def disarm(self) -> None: ...
+    def end(self) -> None:
+        """Write 0xFFFFFFFF as Head: nothing will be read any more."""
+    def close(self) -> None:
+        """Let the memory go, once no slot is in use. More than once is fine."""
+
+class Batch(Sequence[memoryview]):
+    """Packets in the order of the ring, as writable views into it, until `release`.
+
+    Releasing it releases the views that it handed out. While a slice of one, or an array made from
+    it, lives, its slot is pinned: the ring does not move past it, its bytes stay, and a
+    ``ResourceWarning`` says so.
+    """
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> memoryview: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[memoryview]: ...
+    def __iter__(self) -> Iterator[memoryview]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def release(self) -> None: ...
+
+class Link:
+    """One direction of a link in memory: a queue of ``capacity`` bytes that drops when full."""
+
+    def __init__(self, capacity: int) -> None: ...
+    def connect(self) -> int:
+        """The reading end comes: throws away what is queued, and returns how many packets."""
+    def disconnect(self) -> None:
+        """The reading end goes: what is written from now on is dropped and counted."""
+    @property
+    def dropped(self) -> int: ...
+
+class Host:
+    """Where packets come from and go to."""
+
+    def fileno(self) -> int: ...
+
+class TunHost(Host):
+    """A queue of the Linux TUN device. It borrows the descriptor, which is non-blocking."""
+
+    def __init__(self, fd: int) -> None: ...
+
+class LinkHost(Host):
+    """One end of a link in memory."""
+
+    def __init__(self, incoming: Link, outgoing: Link) -> None: ...
+
+class Engine:
+    """Moves packets between a host and the two rings of one registration; see ``engine.h``.
+
+    It borrows the events, which stay open as long as it lives, and holds the memory.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        to_client: Buffer,
+        to_client_capacity: int,
+        to_host: Buffer,
+        to_host_capacity: int,
+        send_event: int,
+        receive_event: int,
+        *,
+        to_client_space: Space | None = None,
+        to_host_space: Space | None = None,
+    ) -> None: ...
+    def step_to_client(self, budget: int) -> int:
+        """Move at most ``budget`` packets; returns a `ringtun.step.StepResult`."""
+    def step_to_host(self, budget: int) -> int: ...
+    def start_threads(self) -> None:
+        """Run both steps by native threads until the session ends."""
+    def end(self, reason: int) -> None: ...
+    def close(self) -> None:
+        """End the session, wait for the threads, let the memory go. More than once is fine."""
+    def abandon(self) -> None:
+        """In a forked child: forget the engine, whose threads are the parent's."""
+    @property
+    def end_reason(self) -> int:
+        """A `ringtun.driver.engine.EngineEnd`."""
+    @property
+    def wakeups(self) -> int: ...
+    def counters(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Of to_client and to_host: packets, bytes, and discards by reason."""

@@ -1,0 +1,922 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The native core, bound to Python: it holds memory and translates results, and decides nothing.
+
+Every method that touches a ring is one step under the interpreter's lock; the engine's steps release
+it. The contracts stand in ``_native.pyi``; the twin in plain Python is ``_twin.py``.
+"""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_WarnEx
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, strerror
+
+import os
+
+from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object)
+
+cdef extern from "native/event.h" nogil:
+    void event_signal(int event)
+    void event_clear(int event)
+
+cdef extern from "native/packet.h" nogil:
+    bint packet_is_ip(const uint8_t *packet, size_t size)
+
+cdef extern from "native/space.h" nogil:
+    const uint32_t TUN_PACKET_MAX_SIZE
+    const uint32_t TUN_PACKET_ALIGNMENT
+
+    struct tun_ring:
+        pass
+
+    uint64_t tun_ring_size(uint32_t capacity)
+
+    enum ring_status:
+        RING_OK
+        RING_EMPTY
+        RING_FULL
+        RING_ENDED
+        RING_CORRUPT
+
+    bint ring_is_capacity(uint64_t capacity)
+    uint32_t ring_span(uint32_t size)
+
+    struct ring_producer:
+        tun_ring *ring
+        uint32_t capacity
+        uint32_t tail
+        uint32_t reserved
+
+    ring_status ring_producer_init(ring_producer *p, tun_ring *ring, uint32_t capacity)
+    uint32_t ring_room(const ring_producer *p)
+    ring_status ring_refresh_head(ring_producer *p)
+    ring_status ring_reserve(ring_producer *p, uint32_t size, uint8_t **data)
+    void ring_commit(ring_producer *p, uint32_t size)
+    bint ring_submit(ring_producer *p)
+    bint ring_consumer_waits(ring_producer *p)
+    void ring_producer_end(ring_producer *p)
+
+    struct ring_consumer:
+        tun_ring *ring
+        uint32_t capacity
+        uint32_t head
+        uint32_t next
+
+    struct ring_view:
+        uint8_t *data
+        uint32_t size
+        uint32_t end
+
+    ring_status ring_consumer_init(ring_consumer *c, tun_ring *ring, uint32_t capacity)
+    uint32_t ring_content(const ring_consumer *c)
+    ring_status ring_refresh_tail(ring_consumer *c)
+    ring_status ring_peek(ring_consumer *c, ring_view *view)
+    void ring_release(ring_consumer *c, uint32_t end)
+    ring_status ring_arm(ring_consumer *c)
+    void ring_disarm(ring_consumer *c)
+    void ring_consumer_end(ring_consumer *c)
+
+    struct ring_space:
+        uint32_t producer_waits
+        int event
+
+    bint ring_arm_space(ring_producer *p, ring_space *space)
+    void ring_disarm_space(ring_space *space)
+    bint ring_producer_waits(const ring_space *space)
+
+cdef extern from "native/engine.h" nogil:
+    struct host:
+        int fd
+
+    void host_init_tun(host *host, int fd)
+
+    struct link:
+        pass
+
+    struct link_host:
+        host host
+
+    void host_init_link(link_host *host, link *in_, link *out)
+    link *link_create(uint32_t capacity, int event)
+    void link_destroy(link *link)
+    uint64_t link_connect(link *link)
+    void link_disconnect(link *link)
+    uint64_t link_dropped(const link *link)
+
+    enum engine_result:
+        ENGINE_MORE
+        ENGINE_IDLE
+        ENGINE_BLOCKED
+        ENGINE_OVER
+
+    enum engine_end_ "engine_end":
+        ENGINE_RUNNING
+        ENGINE_CLOSED
+        ENGINE_REMOVED
+        ENGINE_CORRUPT
+
+    struct engine_counters:
+        uint64_t packets
+        uint64_t bytes
+        uint64_t invalid_head
+        uint64_t too_big
+        uint64_t not_ip
+        uint64_t host_down
+        uint64_t refused
+        uint64_t no_memory
+
+    struct engine:
+        pass
+
+    struct engine_offer:
+        tun_ring *to_client
+        tun_ring *to_host
+        uint32_t to_client_capacity
+        uint32_t to_host_capacity
+        int send_event
+        int receive_event
+        ring_space *to_client_space
+        ring_space *to_host_space
+
+    int engine_init(engine *engine, host *host, const engine_offer *offer)
+    engine_result engine_step_to_client(engine *engine, unsigned budget, unsigned *moved)
+    engine_result engine_step_to_host(engine *engine, unsigned budget, unsigned *moved)
+    void engine_finish "engine_end"(engine *engine, engine_end_ reason)
+    engine_end_ engine_end_reason(engine *engine)
+    void engine_read_counters(engine *engine, engine_counters *to_client, engine_counters *to_host)
+    uint64_t engine_wakeups(const engine *engine)
+    int engine_start_threads(engine *engine, int stop_event)
+    void engine_stop(engine *engine)
+    void engine_destroy(engine *engine)
+
+
+cdef object raise_status(ring_status status):
+    if status == RING_CORRUPT:
+        raise RingCorrupt()
+    raise SessionClosed(EndReason.DRIVER_ENDED)
+
+
+cdef class Space:
+    """By this a producer waits for room; see ``native/space.h``. Owns its event."""
+
+    cdef ring_space space
+
+    def __cinit__(self):
+        self.space.event = -1
+        self.space.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __dealloc__(self):
+        if self.space.event >= 0:
+            os.close(self.space.event)
+
+    def fileno(self):
+        return self.space.event
+
+    def signal(self):
+        event_signal(self.space.event)
+
+    def clear(self):
+        event_clear(self.space.event)
+
+
+cdef class _Memory:
+    """A ring's memory, held as long as anything looks into it."""
+
+    cdef Py_buffer buffer
+    cdef bint held
+
+    def __cinit__(self, memory, uint64_t capacity):
+        if not ring_is_capacity(capacity):
+            raise ValueError(
+                f"a ring's capacity is a power of two from 16 bytes to 64 MiB, not {capacity}"
+            )
+        PyObject_GetBuffer(memory, &self.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        self.held = True
+        if <uint64_t>self.buffer.len != tun_ring_size(<uint32_t>capacity):
+            size = self.buffer.len
+            self.let_go()
+            raise ValueError(
+                f"a ring of capacity {capacity} takes {tun_ring_size(<uint32_t>capacity)} bytes "
+                f"of memory, not {size}"
+            )
+        if <size_t>self.buffer.buf % 4:
+            self.let_go()
+            raise ValueError("a ring's memory is aligned to 4 bytes")
+
+    def __dealloc__(self):
+        self.let_go()
+
+    cdef tun_ring *ring(self):
+        return <tun_ring *>self.buffer.buf
+
+    cdef void let_go(self):
+        if self.held:
+            self.held = False
+            PyBuffer_Release(&self.buffer)
+
+
+cdef class Producer:
+    cdef ring_producer ring
+    cdef _Memory memory
+    cdef object event
+    cdef int event_fd
+    cdef Space space
+    cdef bint ip_only
+    cdef bint closed
+    cdef Slot slot
+
+    def __init__(self, memory, capacity, event=None, space=None, *, ip_only=False):
+        self.memory = _Memory(memory, capacity)
+        self.event = event
+        self.event_fd = -1 if event is None else event.fileno()
+        self.space = space
+        self.ip_only = ip_only
+        self.closed = False
+        if ring_producer_init(&self.ring, self.memory.ring(), capacity) != RING_OK:
+            raise RingCorrupt()
+
+    @property
+    def capacity(self):
+        return self.ring.capacity
+
+    @property
+    def room(self):
+        self.check_usable()
+        cdef ring_status status = ring_refresh_head(&self.ring)
+        if status != RING_OK:
+            raise_status(status)
+        return ring_room(&self.ring)
+
+    @property
+    def ended(self):
+        return self.closed or ring_refresh_head(&self.ring) == RING_ENDED
+
+    cdef int check_usable(self) except -1:
+        if self.closed:
+            raise SessionClosed(EndReason.CLOSED)
+        if self.slot is not None:
+            raise ConcurrencyError("a reserved slot is open: commit or leave it first")
+        return 0
+
+    cdef int check_size(self, Py_ssize_t size) except -1:
+        if size > <Py_ssize_t>TUN_PACKET_MAX_SIZE:
+            raise ValueError(f"a packet has at most {TUN_PACKET_MAX_SIZE} bytes, not {size}")
+        if ring_span(<uint32_t>size) > self.ring.capacity - TUN_PACKET_ALIGNMENT:
+            raise ValueError(
+                f"a packet of {size} bytes never fits a ring of {self.ring.capacity} bytes"
+            )
+        return 0
+
+    cdef int check_content(self, const uint8_t *data, Py_ssize_t size) except -1:
+        if self.ip_only and not packet_is_ip(data, size):
+            raise ValueError(
+                f"not an IP packet: {size} bytes, "
+                + (f"version {data[0] >> 4}" if size else "empty")
+                + "; IPv4 has at least 20 bytes and IPv6 at least 40"
+            )
+        return 0
+
+    cdef bint put(self, const uint8_t *data, Py_ssize_t size) except -1:
+        cdef uint8_t *slot
+        cdef ring_status status
+        self.check_size(size)
+        self.check_content(data, size)
+        status = ring_reserve(&self.ring, <uint32_t>size, &slot)
+        if status == RING_OK:
+            memcpy(slot, data, size)
+            ring_commit(&self.ring, <uint32_t>size)
+            return True
+        if status == RING_FULL:
+            return False
+        raise_status(status)
+
+    cpdef bint push(self, packet) except -1:
+        cdef Py_buffer buffer
+        self.check_usable()
+        if type(packet) is bytes:
+            return self.put(<const uint8_t *><char *>packet, len(<bytes>packet))
+        PyObject_GetBuffer(packet, &buffer, PyBUF_SIMPLE)
+        try:
+            return self.put(<const uint8_t *>buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def push_many(self, packets, Py_ssize_t start=0):
+        cdef Py_ssize_t done = start
+        cdef Batch batch
+        if isinstance(packets, Batch):
+            self.check_usable()
+            batch = packets
+            batch.check_open()
+            while done < batch.span.count:
+                if not self.put(batch.span.slots[done].data, batch.span.slots[done].size):
+                    break
+                done += 1
+            return done - start
+        for done in range(start, len(packets)):
+            if not self.push(packets[done]):
+                return done - start
+        return len(packets) - start
+
+    cpdef void submit(self):
+        if not self.closed and ring_submit(&self.ring) and ring_consumer_waits(&self.ring):
+            event_signal(self.event_fd)
+
+    def write(self, packet):
+        if not self.push(packet):
+            return False
+        self.submit()
+        return True
+
+    def reserve(self, Py_ssize_t size):
+        cdef uint8_t *data
+        cdef ring_status status
+        cdef Slot slot
+        self.check_usable()
+        if size < 1:
+            raise ValueError(f"a slot has at least 1 byte, not {size}")
+        self.check_size(size)
+        status = ring_reserve(&self.ring, <uint32_t>size, &data)
+        if status == RING_FULL:
+            return None
+        if status != RING_OK:
+            raise_status(status)
+        slot = Slot.__new__(Slot)
+        slot.producer = self
+        slot.data = data
+        slot.size = size
+        slot.open = True
+        slot.view = PyMemoryView_FromObject(slot)
+        self.slot = slot
+        return slot
+
+    def arm(self):
+        if self.space is None or self.closed:
+            return False
+        return ring_arm_space(&self.ring, &self.space.space)
+
+    def disarm(self):
+        if self.space is not None:
+            ring_disarm_space(&self.space.space)
+
+    def end(self):
+        if not self.closed:
+            ring_producer_end(&self.ring)
+            if self.event_fd >= 0:
+                event_signal(self.event_fd)
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            self.event = None
+            if self.slot is None:
+                self.memory.let_go()
+
+
+# Used by its own end, or by a view's: the collector must not empty it before.
+@cython.no_gc_clear
+cdef class Slot:
+    cdef Producer producer
+    cdef uint8_t *data
+    cdef Py_ssize_t size
+    cdef int exports
+    cdef bint open
+    cdef readonly object view
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if not self.open:
+            raise BufferError("this slot was committed or left")
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+        if not self.open and not self.exports:
+            self.leave()
+
+    cdef void leave(self):
+        """The producer goes on: nobody can write here any more."""
+        cdef Producer producer = self.producer
+        if producer is not None and producer.slot is self:
+            self.producer = None
+            producer.slot = None
+            if producer.closed and producer.memory is not None:
+                producer.memory.let_go()
+
+    def commit(self, length=None):
+        cdef Py_ssize_t size = self.size if length is None else length
+        if not self.open:
+            raise ValueError("this slot was committed or left already")
+        if self.producer.closed:
+            raise SessionClosed(EndReason.CLOSED)
+        if not 0 < size <= self.size:
+            raise ValueError(f"the slot has {self.size} bytes: cannot commit {size}")
+        self.producer.check_content(self.data, size)
+        self.view.release()
+        if self.exports:
+            raise BufferError("a slice of the slot's view is still in use")
+        self.open = False
+        ring_commit(&self.producer.ring, <uint32_t>size)
+        self.leave()
+
+    def abandon(self):
+        if self.open:
+            self.open = False
+            try:
+                self.view.release()
+            except BufferError:
+                pass
+            if not self.exports:
+                self.leave()
+
+
+cdef struct slot_t:
+    uint8_t *data
+    uint32_t size
+    uint32_t end
+    uint32_t exports
+
+cdef struct span_t:
+    # Consecutive packets that one batch holds, and those copied out after them.
+    span_t *later
+    uint32_t start
+    uint32_t end
+    bint released
+    Py_ssize_t first  # the first slot that is still in use once the batch is released
+    Py_ssize_t count
+    slot_t slots[1]
+
+
+# Used by its own end, or by a view's: the collector must not empty it before.
+@cython.no_gc_clear
+cdef class Consumer:
+    cdef ring_consumer ring
+    cdef _Memory memory
+    cdef object event
+    cdef Space space
+    cdef bint closed
+    cdef span_t *oldest
+    cdef span_t *newest
+    cdef readonly Py_ssize_t pinned
+
+    def __init__(self, memory, capacity, event=None, space=None):
+        self.memory = _Memory(memory, capacity)
+        self.event = event
+        self.space = space
+        self.closed = False
+        if ring_consumer_init(&self.ring, self.memory.ring(), capacity) != RING_OK:
+            raise RingCorrupt()
+
+    @property
+    def capacity(self):
+        return self.ring.capacity
+
+    @property
+    def content(self):
+        if self.closed:
+            return 0
+        ring_refresh_tail(&self.ring)
+        return ring_content(&self.ring)
+
+    cdef int check_usable(self) except -1:
+        if self.closed:
+            raise SessionClosed(EndReason.CLOSED)
+        return 0
+
+    cdef void give_back(self, uint32_t end):
+        ring_release(&self.ring, end)
+        if self.space is not None and ring_producer_waits(&self.space.space):
+            event_signal(self.space.space.event)
+
+    cpdef object pop(self):
+        cdef ring_view view
+        cdef ring_status status
+        self.check_usable()
+        status = ring_peek(&self.ring, &view)
+        if status == RING_EMPTY:
+            return None
+        if status != RING_OK:
+            raise_status(status)
+        packet = PyBytes_FromStringAndSize(<char *>view.data, view.size)
+        if self.newest == NULL:
+            self.give_back(view.end)
+        else:
+            self.newest.end = view.end
+        return packet
+
+    def peek_many(self, Py_ssize_t max_packets=256):
+        cdef ring_view view
+        cdef ring_status status
+        cdef span_t *span
+        cdef slot_t *slot
+        cdef Py_ssize_t limit, count = 0
+        cdef Batch batch
+        self.check_usable()
+        if max_packets < 1:
+            raise ValueError(f"max_packets is at least 1, not {max_packets}")
+        status = RING_OK if ring_content(&self.ring) else ring_refresh_tail(&self.ring)
+        if status == RING_EMPTY:
+            return None
+        if status != RING_OK:
+            raise_status(status)
+        limit = min(max_packets, <Py_ssize_t>ring_content(&self.ring) // 4)
+        span = <span_t *>malloc(sizeof(span_t) + limit * sizeof(slot_t))
+        if span == NULL:
+            raise MemoryError()
+        span.start = self.ring.next
+        while count < limit:
+            if count and not ring_content(&self.ring):
+                break  # what came meanwhile is the next batch's
+            status = ring_peek(&self.ring, &view)
+            if status != RING_OK:
+                break
+            slot = &span.slots[count]
+            slot.data = view.data
+            slot.size = view.size
+            slot.end = view.end
+            slot.exports = 0
+            count += 1
+        if not count:
+            free(span)
+            raise_status(status)
+        span.later = NULL
+        span.end = self.ring.next
+        span.released = False
+        span.first = 0
+        span.count = count
+        if self.newest == NULL:
+            self.oldest = span
+        else:
+            self.newest.later = span
+        self.newest = span
+        batch = Batch.__new__(Batch)
+        batch.consumer = self
+        batch.span = span
+        batch.exporting = -1
+        return batch
+
+    cdef void advance(self):
+        """Give back, in order, all that nobody uses any more."""
+        cdef span_t *span
+        cdef uint32_t end = self.ring.head
+        while self.oldest != NULL:
+            span = self.oldest
+            if not span.released:
+                end = span.start
+                break
+            while span.first < span.count and not span.slots[span.first].exports:
+                end = span.slots[span.first].end
+                span.first += 1
+            if span.first < span.count:
+                break
+            end = span.end
+            self.oldest = span.later
+            if self.oldest == NULL:
+                self.newest = NULL
+            free(span)
+        if self.closed:
+            if self.oldest == NULL:
+                self.memory.let_go()
+        elif end != self.ring.head:
+            self.give_back(end)
+
+    def arm(self):
+        self.check_usable()
+        return ring_arm(&self.ring) == RING_EMPTY
+
+    def disarm(self):
+        if not self.closed:
+            ring_disarm(&self.ring)
+
+    def end(self):
+        if not self.closed:
+            ring_consumer_end(&self.ring)
+
+    def close(self):
+        if not self.closed:
+            self.closed = True
+            self.event = None
+            if self.oldest == NULL:
+                self.memory.let_go()
+
+
+# Used by its own end, or by a view's: the collector must not empty it before.
+@cython.no_gc_clear
+cdef class Batch:
+    cdef Consumer consumer
+    cdef span_t *span  # NULL: released
+    cdef Py_ssize_t exporting
+    cdef list views
+
+    def __dealloc__(self):
+        if self.span != NULL:
+            self.span.released = True
+            self.consumer.advance()
+
+    cdef int check_open(self) except -1:
+        if self.span == NULL or self.span.released:
+            raise ValueError("this batch was released")
+        return 0
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        cdef slot_t *slot
+        if self.exporting < 0:
+            raise BufferError("a batch is no buffer; its elements are")
+        slot = &self.span.slots[self.exporting]
+        PyBuffer_FillInfo(buffer, self, slot.data, slot.size, 0, flags)
+        buffer.internal = <void *>self.exporting
+        slot.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        cdef slot_t *slot = &self.span.slots[<Py_ssize_t>buffer.internal]
+        slot.exports -= 1
+        if self.span.released and not slot.exports:
+            self.consumer.pinned -= 1
+            self.settle()
+
+    cdef void settle(self):
+        """After the release: forget the span once none of its slots is in use."""
+        cdef Py_ssize_t i
+        cdef bint used = False
+        for i in range(self.span.first, self.span.count):
+            if self.span.slots[i].exports:
+                used = True
+                break
+        if not used:
+            self.span = NULL
+        self.consumer.advance()
+
+    cdef object view(self, Py_ssize_t i):
+        self.exporting = i
+        try:
+            view = PyMemoryView_FromObject(self)
+        finally:
+            self.exporting = -1
+        if self.views is None:
+            self.views = []
+        self.views.append(view)
+        return view
+
+    def __len__(self):
+        self.check_open()
+        return self.span.count
+
+    def __getitem__(self, index):
+        cdef Py_ssize_t i
+        self.check_open()
+        if isinstance(index, slice):
+            return [self.view(i) for i in range(*index.indices(self.span.count))]
+        i = index
+        if i < 0:
+            i += self.span.count
+        if not 0 <= i < self.span.count:
+            raise IndexError("no such packet in the batch")
+        return self.view(i)
+
+    def __iter__(self):
+        self.check_open()
+        return _BatchIterator.__new__(_BatchIterator, self)
+
+    def __enter__(self):
+        self.check_open()
+        return self
+
+    def __exit__(self, *error):
+        self.release()
+
+    def release(self):
+        cdef Py_ssize_t i, pinned = 0
+        if self.span == NULL or self.span.released:
+            return
+        if self.views is not None:
+            for view in self.views:
+                if Py_REFCNT(view) > 2:  # the list's and this loop's own
+                    try:
+                        view.release()
+                    except BufferError:
+                        pass
+            view = None
+            self.views = None
+        self.span.released = True
+        for i in range(self.span.count):
+            if self.span.slots[i].exports:
+                pinned += 1
+        self.consumer.pinned += pinned
+        self.settle()
+        if pinned:
+            PyErr_WarnEx(
+                ResourceWarning,
+                b"a slice of a packet's view outlives its batch: its slot stays pinned, "
+                b"and the ring does not move past it",
+                1,
+            )
+
+
+cdef class _BatchIterator:
+    cdef Batch batch
+    cdef Py_ssize_t next
+
+    def __cinit__(self, Batch batch):
+        self.batch = batch
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.batch.check_open()
+        if self.next == self.batch.span.count:
+            raise StopIteration
+        view = self.batch.view(self.next)
+        self.next += 1
+        return view
+
+
+cdef class Link:
+    cdef link *link
+    cdef int event
+
+    def __cinit__(self, uint64_t capacity):
+        self.event = -1
+        if not ring_is_capacity(capacity):
+            raise ValueError(f"a link's capacity is a power of two from 16 bytes, not {capacity}")
+        self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.link = link_create(<uint32_t>capacity, self.event)
+        if self.link == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        link_destroy(self.link)
+        if self.event >= 0:
+            os.close(self.event)
+
+    def connect(self):
+        return link_connect(self.link)
+
+    def disconnect(self):
+        link_disconnect(self.link)
+
+    @property
+    def dropped(self):
+        return link_dropped(self.link)
+
+
+cdef class Host:
+    cdef host *pointer
+
+    def fileno(self):
+        return self.pointer.fd
+
+
+cdef class TunHost(Host):
+    cdef host host
+
+    def __cinit__(self, int fd):
+        host_init_tun(&self.host, fd)
+        self.pointer = &self.host
+
+
+cdef class LinkHost(Host):
+    cdef link_host host
+    cdef Link incoming
+    cdef Link outgoing
+
+    def __cinit__(self, Link incoming not None, Link outgoing not None):
+        self.incoming = incoming
+        self.outgoing = outgoing
+        host_init_link(&self.host, incoming.link, outgoing.link)
+        self.pointer = &self.host.host
+
+
+cdef dict counters_as_dict(const engine_counters *counters):
+    return {
+        "packets": counters.packets,
+        "bytes": counters.bytes,
+        "invalid_head": counters.invalid_head,
+        "too_big": counters.too_big,
+        "not_ip": counters.not_ip,
+        "host_down": counters.host_down,
+        "refused": counters.refused,
+        "no_memory": counters.no_memory,
+    }
+
+
+# Used by its own end, or by a view's: the collector must not empty it before.
+@cython.no_gc_clear
+cdef class Engine:
+    cdef engine *engine
+    cdef Host host
+    cdef _Memory to_client
+    cdef _Memory to_host
+    cdef Space to_client_space
+    cdef Space to_host_space
+    cdef int stop_event
+
+    def __cinit__(self, Host host not None, to_client, to_client_capacity, to_host,
+                  to_host_capacity, int send_event, int receive_event, *,
+                  to_client_space=None, to_host_space=None):
+        cdef engine_offer offer
+        self.stop_event = -1
+        self.host = host
+        self.to_client = _Memory(to_client, to_client_capacity)
+        self.to_host = _Memory(to_host, to_host_capacity)
+        self.to_client_space = to_client_space
+        self.to_host_space = to_host_space
+        offer.to_client = self.to_client.ring()
+        offer.to_host = self.to_host.ring()
+        offer.to_client_capacity = to_client_capacity
+        offer.to_host_capacity = to_host_capacity
+        offer.send_event = send_event
+        offer.receive_event = receive_event
+        offer.to_client_space = NULL
+        offer.to_host_space = NULL
+        if self.to_client_space is not None:
+            offer.to_client_space = &self.to_client_space.space
+        if self.to_host_space is not None:
+            offer.to_host_space = &self.to_host_space.space
+        self.engine = <engine *>malloc(sizeof(engine))
+        if self.engine == NULL:
+            raise MemoryError()
+        error = engine_init(self.engine, host.pointer, &offer)
+        if error:
+            free(self.engine)
+            self.engine = NULL
+            raise OSError(error, strerror(error).decode())
+
+    def __dealloc__(self):
+        if self.engine != NULL:
+            self.close()
+            engine_destroy(self.engine)
+            free(self.engine)
+
+    def close(self):
+        if self.engine == NULL:
+            return
+        with nogil:
+            engine_stop(self.engine)
+        if self.stop_event >= 0:
+            os.close(self.stop_event)
+            self.stop_event = -1
+        self.to_client.let_go()
+        self.to_host.let_go()
+
+    def step_to_client(self, unsigned budget):
+        cdef engine_result result
+        cdef unsigned moved
+        if self.engine == NULL:
+            return ENGINE_OVER
+        with nogil:
+            result = engine_step_to_client(self.engine, budget, &moved)
+        return result
+
+    def step_to_host(self, unsigned budget):
+        cdef engine_result result
+        cdef unsigned moved
+        if self.engine == NULL:
+            return ENGINE_OVER
+        with nogil:
+            result = engine_step_to_host(self.engine, budget, &moved)
+        return result
+
+    def start_threads(self):
+        if self.stop_event >= 0:
+            raise ConcurrencyError("the engine's threads were started already")
+        self.stop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        error = engine_start_threads(self.engine, self.stop_event)
+        if error:
+            raise OSError(error, f"cannot start the engine's threads: {strerror(error).decode()}")
+
+    def abandon(self):
+        self.engine = NULL  # not freed: the threads are not here, and a lock may be held for ever
+        self.to_client.let_go()
+        self.to_host.let_go()
+
+    def end(self, int reason):
+        if self.engine == NULL:
+            return
+        with nogil:
+            engine_finish(self.engine, <engine_end_>reason)
+
+    @property
+    def end_reason(self):
+        return ENGINE_CLOSED if self.engine == NULL else engine_end_reason(self.engine)
+
+    @property
+    def wakeups(self):
+        return 0 if self.engine == NULL else engine_wakeups(self.engine)
+
+    def counters(self):
+        cdef engine_counters to_client, to_host
+        if self.engine == NULL:
+            raise SessionClosed(EndReason.FORKED)
+        engine_read_counters(self.engine, &to_client, &to_host)
+        return counters_as_dict(&to_client), counters_as_dict(&to_host)

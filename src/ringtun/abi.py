@@ -1,0 +1,110 @@
+"""The ring interface between a TUN driver and its client: numbers and structs, nothing else.
+
+The same stands in ``native/ringtun.h`` for C and in ``docs/protocol.md`` for people; a test holds
+the three equal. Integers are in the machine's byte order, offsets and sizes count bytes.
+
+*Send* is named from the host's side: what the host sends, driver to client; *Receive* is what the
+host receives, client to driver. Elsewhere in ringtun a ring is named by where it leads:
+``to_client`` is Send, ``to_host`` is Receive.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, NamedTuple
+
+RING_HEADER_SIZE: Final = 12
+RING_HEAD: Final = 0
+RING_TAIL: Final = 4
+RING_ALERTABLE: Final = 8
+RING_TRAILING_BYTES: Final = 0x10000
+RING_MIN_CAPACITY: Final = 0x20000
+RING_MAX_CAPACITY: Final = 0x4000000
+RING_CLOSED: Final = 0xFFFFFFFF
+
+PACKET_HEADER_SIZE: Final = 4
+PACKET_ALIGNMENT: Final = 4
+PACKET_MAX_SIZE: Final = 0xFFFF
+
+IOCTL_REGISTER_RINGS: Final = 0xCA6CE5C0
+
+
+class Status(enum.IntEnum):
+    """NTSTATUS values with which a driver answers a registration."""
+
+    SUCCESS = 0x00000000
+    INVALID_PARAMETER = 0xC000000D
+    INVALID_DEVICE_REQUEST = 0xC0000010
+    ACCESS_DENIED = 0xC0000022
+    INSUFFICIENT_RESOURCES = 0xC000009A
+    INVALID_USER_BUFFER = 0xC00000E8
+    ALREADY_INITIALIZED = 0xC0000510
+
+
+class RingOffer(NamedTuple):
+    """One ring of a `RegisterRings`: its size in memory, its memory, its event.
+
+    ``ring`` and ``tail_moved`` are a pointer and a handle on Windows; on Linux each is the index,
+    from 1, of a descriptor that travels with the struct. 0 is null everywhere.
+    """
+
+    ring_size: int
+    ring: int
+    tail_moved: int
+
+
+class RegisterRings(NamedTuple):
+    """``TUN_REGISTER_RINGS``: both rings that a client offers to the driver."""
+
+    send: RingOffer
+    receive: RingOffer
+
+    def pack(self) -> bytes:
+        """The 48 bytes that a 64-bit process sends."""
+        return _REGISTER_RINGS.pack(*self.send, *self.receive)
+
+    def pack_32(self) -> bytes:
+        """The 24 bytes that a 32-bit process sends."""
+        return _REGISTER_RINGS_32.pack(*self.send, *self.receive)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> RegisterRings:
+        """The struct in 48 bytes (of a 64-bit process) or 24 (of a 32-bit one).
+
+        Raises ``ValueError`` for any other length.
+        """
+        for layout in (_REGISTER_RINGS, _REGISTER_RINGS_32):
+            if len(payload) == layout.size:
+                fields = layout.unpack(payload)
+                return cls(RingOffer(*fields[:3]), RingOffer(*fields[3:]))
+        raise ValueError(
+            f"TUN_REGISTER_RINGS has {REGISTER_RINGS_SIZE} bytes "
+            f"({REGISTER_RINGS_32_SIZE} from a 32-bit process), not {len(payload)}"
+        )
+
+
+_REGISTER_RINGS = struct.Struct("=I4xQQI4xQQ")
+_REGISTER_RINGS_32 = struct.Struct("=IIIIII")
+REGISTER_RINGS_SIZE: Final = _REGISTER_RINGS.size
+REGISTER_RINGS_32_SIZE: Final = _REGISTER_RINGS_32.size
+
+
+def ring_size(capacity: int) -> int:
+    """Bytes of memory for a ring of ``capacity`` bytes."""
+    return RING_HEADER_SIZE + capacity + RING_TRAILING_BYTES
+
+
+def ring_capacity(size: int) -> int:
+    """The capacity of a ring that takes ``size`` bytes of memory; the inverse of `ring_size`."""
+    return size - RING_HEADER_SIZE - RING_TRAILING_BYTES
+
+
+def packet_span(size: int) -> int:
+    """Bytes that a packet of ``size`` bytes takes in a ring, its header and padding included."""
+    return (PACKET_HEADER_SIZE + size + PACKET_ALIGNMENT - 1) & -PACKET_ALIGNMENT
+
+
+def is_capacity(capacity: int) -> bool:
+    """Whether the contract allows a ring of this capacity."""
+    return RING_MIN_CAPACITY <= capacity <= RING_MAX_CAPACITY and capacity.bit_count() == 1

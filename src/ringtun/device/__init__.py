@@ -1,0 +1,48 @@
+"""How a session reaches a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ringtun._native import Space
+    from ringtun.abi import RegisterRings
+    from ringtun.errors import EndReason
+    from ringtun.statistics import Statistics
+
+__all__ = ["Device"]
+
+
+class Device(Protocol):
+    """An open handle on an adapter's device. Closing it ends what was registered on it."""
+
+    to_client_space: Space | None
+    """By which the driver learns of room in the to_client ring; None: it looks by itself."""
+    to_host_space: Space | None
+    """By which a client learns of room in the to_host ring; None: there is nobody to wait for."""
+    host_fd: int | None
+    """With an inline engine, what to wait for beside the events: the host's descriptor."""
+
+    def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
+        """Register both rings; returns once the adapter is connected.
+
+        Raises `AdapterBusy` while somebody else's are registered, `RegistrationError` for an offer
+        that the driver refuses, `AdapterNotFound` for an adapter that is gone.
+        """
+
+    def pump_to_client(self, budget: int) -> int:
+        """Inline: move packets that the host has into the ring; else nothing. A `StepResult`."""
+
+    def pump_to_host(self, budget: int) -> int:
+        """Inline: move packets from the ring to the host; else nothing. A `StepResult`."""
+
+    def end_reason(self) -> EndReason:
+        """Why the driver ended the session."""
+
+    def statistics(self) -> Statistics:
+        """As the driver counts."""
+
+    def close(self) -> None: ...
+    def abandon(self) -> None:
+        """In a forked child: forget the handle, which is the parent's."""

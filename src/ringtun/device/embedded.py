@@ -1,0 +1,108 @@
+"""The driver in this process: the only place where client and driver meet without a boundary.
+
+What crosses is the offer, as it would cross a socket; and, where the engine has threads of its own,
+the two `Space` objects by which each side waits for room.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from ringtun import abi
+from ringtun.abi import RegisterRings, Status
+from ringtun.driver.engine import EngineEnd
+from ringtun.driver.registration import Refusal
+from ringtun.errors import AdapterBusy, EndReason, RegistrationError
+from ringtun.ring import NATIVE
+from ringtun.statistics import Statistics
+from ringtun.step import StepResult
+
+if TYPE_CHECKING:
+    from ringtun._native import Space
+    from ringtun.driver.adapter import DriverAdapter
+
+__all__ = ["EmbeddedDevice", "Pump"]
+
+Pump = Literal["inline", "thread"]
+
+_ERRNO = {
+    Status.INVALID_PARAMETER: errno.EINVAL,
+    Status.INVALID_USER_BUFFER: errno.EFAULT,
+    Status.INVALID_DEVICE_REQUEST: errno.ENOTTY,
+    Status.INSUFFICIENT_RESOURCES: errno.ENOMEM,
+    Status.ACCESS_DENIED: errno.EACCES,
+}
+
+_END_REASON = {
+    EngineEnd.CLOSED: EndReason.CLOSED,
+    EngineEnd.REMOVED: EndReason.ADAPTER_REMOVED,
+    EngineEnd.CORRUPT: EndReason.RING_CORRUPT,
+}
+
+
+class EmbeddedDevice:
+    """A handle on an adapter whose driver runs in this process; see `ringtun.device.Device`."""
+
+    def __init__(self, adapter: DriverAdapter, pump: Pump) -> None:
+        self._adapter = adapter
+        self._handle = adapter.open()
+        self._inline = pump == "inline"
+        self.host_fd = adapter.host.fileno() if self._inline else None
+        self.to_client_space: Space | None = None
+        self.to_host_space: Space | None = None
+        if not self._inline and NATIVE:
+            from ringtun import _native
+
+            self.to_client_space, self.to_host_space = _native.Space(), _native.Space()
+
+    def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
+        """See `ringtun.device.Device`."""
+        try:
+            self._handle.register(
+                abi.IOCTL_REGISTER_RINGS,
+                offer.pack(),
+                descriptors,
+                threads=not self._inline,
+                to_client_space=self.to_client_space,
+                to_host_space=self.to_host_space,
+            )
+        except Refusal as refusal:
+            if refusal.status is Status.ALREADY_INITIALIZED:
+                raise AdapterBusy(
+                    errno.EBUSY,
+                    f"adapter {self._adapter.name} has a session already: close that one first",
+                ) from refusal
+            raise RegistrationError(
+                _ERRNO[refusal.status], str(refusal), refusal.status
+            ) from refusal
+
+    def pump_to_client(self, budget: int) -> int:
+        """See `ringtun.device.Device`."""
+        if self._inline:
+            return self._handle.engine.step_to_client(budget)
+        return StepResult.IDLE
+
+    def pump_to_host(self, budget: int) -> int:
+        """See `ringtun.device.Device`."""
+        if self._inline:
+            return self._handle.engine.step_to_host(budget)
+        return StepResult.IDLE
+
+    def end_reason(self) -> EndReason:
+        """See `ringtun.device.Device`."""
+        end = EngineEnd(self._handle.engine.end_reason)
+        return _END_REASON.get(end, EndReason.DRIVER_ENDED)
+
+    def statistics(self) -> Statistics:
+        """See `ringtun.device.Device`."""
+        return self._handle.statistics()
+
+    def close(self) -> None:
+        """See `ringtun.device.Device`."""
+        self._handle.close()
+
+    def abandon(self) -> None:
+        """See `ringtun.device.Device`."""
+        self._handle.abandon()

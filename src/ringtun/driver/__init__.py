@@ -1,0 +1,1 @@
+"""The driver's role: adapters and their life, registration of rings, the engine."""

@@ -1,0 +1,157 @@
+"""The Linux host of an adapter: a queue of the TUN device, and the interface it belongs to."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ringtun.errors import AdapterNotFound
+from ringtun.host.linux_tun import LinuxTun
+from ringtun.host.namespace import Namespace
+from ringtun.host.netlink import Interface, Link, LinkInfo, delete
+
+if TYPE_CHECKING:
+    from ringtun import _native
+
+__all__ = ["LinuxHost"]
+
+_RUNNING_TIMEOUT = 5.0
+
+
+class LinuxHost:
+    """A TUN interface of the kernel. Owns the queue and the namespace; `close` gives both back."""
+
+    def __init__(self, tun: LinuxTun) -> None:
+        self._tun = tun
+        self._native: _native.TunHost | None = None
+        self.link = Link(tun.namespace, tun.ifindex)
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        namespace: Namespace,
+        addresses: Iterable[Interface],
+        mtu: int | None,
+        up: bool,
+        txqueuelen: int,
+        persist: bool,
+        owner: int | None,
+        group: int | None,
+    ) -> LinuxHost:
+        """Make the interface, set up as asked; where a step fails, nothing is left of it.
+
+        It takes over ``namespace`` when it succeeds. Errors are those of `LinuxTun.create` and
+        `Link.configure`.
+        """
+        tun = LinuxTun.create(name, namespace=namespace, persist=persist, owner=owner, group=group)
+        try:
+            host = cls(tun)
+            host.link.configure(
+                txqueuelen=txqueuelen,
+                mtu=mtu,
+                addr_gen_mode_none=True,
+                addresses=addresses,
+                up=up or None,
+            )
+        except BaseException:
+            if tun.persistent:
+                with suppress(OSError):
+                    tun.unpersist()
+            tun.close()
+            raise
+        return host
+
+    @classmethod
+    def attach(cls, name: str, *, namespace: Namespace) -> LinuxHost:
+        """Take up a persistent interface that is there; it takes over ``namespace``."""
+        return cls(LinuxTun.attach(name, namespace=namespace))
+
+    @property
+    def name(self) -> str:
+        """The interface's name when it was made or found."""
+        return self._tun.name
+
+    @property
+    def ifindex(self) -> int:
+        """The interface's index in its namespace."""
+        return self._tun.ifindex
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the interface is."""
+        return self._tun.namespace
+
+    def info(self) -> LinkInfo:
+        """The interface as the kernel has it now."""
+        return self.link.info()
+
+    def addresses(self) -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
+        """Its addresses now."""
+        return self.link.addresses()
+
+    def fileno(self) -> int:
+        """See `ringtun.host.Host`."""
+        return self._tun.fileno()
+
+    def native(self) -> _native.Host:
+        """See `ringtun.host.Host`."""
+        if self._native is None:
+            from ringtun import _native
+
+            self._native = _native.TunHost(self._tun.fileno())
+        return self._native
+
+    def read_packet(self) -> bytes | None:
+        """See `ringtun.host.Host`."""
+        return self._tun.read_packet()
+
+    def write_packet(self, packet: bytes) -> None:
+        """See `ringtun.host.Host`."""
+        self._tun.write_packet(packet)
+
+    def connect(self) -> int:
+        """See `ringtun.host.Host`. Returns once the interface is running, where it is up."""
+        try:
+            drained = self._tun.drain()
+            self._tun.carrier(True)
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                raise AdapterNotFound(
+                    errno.ENODEV, f"adapter {self.name} was removed from the system"
+                ) from error
+            raise
+        if self.link.info().up:
+            self.link.wait_running(_RUNNING_TIMEOUT)
+        return drained
+
+    def disconnect(self) -> None:
+        """See `ringtun.host.Host`."""
+        with suppress(OSError, ValueError):
+            self._tun.carrier(False)
+
+    def queue_drops(self) -> int:
+        """See `ringtun.host.Host`. 0 where the interface is gone."""
+        try:
+            return self.link.info().tx_dropped
+        except AdapterNotFound:
+            return 0
+
+    def abandon(self) -> None:
+        """In a forked child: close our copy of the queue, which would keep the interface alive."""
+        self._tun.close()
+        self.namespace.close()
+
+    def delete(self) -> None:
+        """Take the interface away, persistent or not; a session on it ends."""
+        delete(self.namespace, self.ifindex)
+
+    def close(self) -> None:
+        """See `ringtun.host.Host`."""
+        self._native = None
+        self._tun.close()
+        self.namespace.close()

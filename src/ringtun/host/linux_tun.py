@@ -1,0 +1,379 @@
+"""One queue of a Linux TUN device: where an adapter's packets come from and go to.
+
+``/dev/net/tun`` gives a descriptor; a read takes one IP packet that the host sent, a write hands it
+one. See the kernel's Documentation/networking/tuntap.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import warnings
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from ringtun.abi import PACKET_MAX_SIZE
+from ringtun.errors import (
+    AdapterBusy,
+    AdapterExists,
+    AdapterNotFound,
+    AdapterPermissionError,
+    DriverUnavailable,
+)
+from ringtun.host.namespace import Namespace
+
+__all__ = ["LinuxTun", "check_name"]
+
+TUN_NODE: Final = "/dev/net/tun"
+
+# linux/if_tun.h, with the ioctl numbers of asm-generic (x86, Arm, RISC-V and most others)
+TUNSETIFF: Final = 0x400454CA
+TUNSETPERSIST: Final = 0x400454CB
+TUNSETOWNER: Final = 0x400454CC
+TUNSETGROUP: Final = 0x400454CE
+TUNGETFEATURES: Final = 0x800454CF
+TUNSETOFFLOAD: Final = 0x400454D0
+TUNGETIFF: Final = 0x800454D2
+TUNSETCARRIER: Final = 0x400454E2
+IFF_TUN: Final = 0x0001
+IFF_TAP: Final = 0x0002
+IFF_NO_CARRIER: Final = 0x0040
+IFF_MULTI_QUEUE: Final = 0x0100
+IFF_PERSIST: Final = 0x0800
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
+IFF_TUN_EXCL: Final = 0x8000
+# linux/sockios.h
+SIOCGIFINDEX: Final = 0x8933
+# linux/if.h: struct ifreq; its union holds the flags or the index
+IFNAMSIZ: Final = 16
+IFREQ_FLAGS: Final = struct.Struct("16sH22x")
+IFREQ_INDEX: Final = struct.Struct("16si20x")
+INT: Final = struct.Struct("i")
+
+CURE: Final = "run as root, or start the driver service and join group ringtun"
+
+
+def check_name(name: str) -> None:
+    """Raise ``ValueError`` unless the kernel takes ``name`` for an interface, literally.
+
+    That is 1 to 15 bytes without "/", ":", white space, and not "." or "..". "%" is refused too: to
+    the kernel "tun%d" is a template for a name of its own choice.
+    """
+    size = len(os.fsencode(name))
+    if not 0 < size < IFNAMSIZ:
+        raise ValueError(f"interface name {name!r} has {size} bytes, not 1 to {IFNAMSIZ - 1}")
+    if name in (".", ".."):
+        raise ValueError(f"{name!r} is no interface name")
+    for character in name:
+        if character in "/:%\0" or character.isspace():
+            raise ValueError(f"interface name {name!r} contains {character!r}")
+
+
+class LinuxTun:
+    """One queue of a TUN device, owned through its descriptor (non-blocking, close-on-exec).
+
+    Packets are bare IP packets: no header before them, no offload. The device is made, and joined,
+    without a carrier; `carrier` turns it on. A device that is not persistent goes with its queue.
+
+    `close` it, or use it in a ``with`` statement; a forgotten one warns. The namespace is the
+    caller's to close.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "_ifindex", "_name", "_namespace", "_persistent")
+
+    def __init__(self, fd: int, namespace: Namespace) -> None:
+        """Take over ``fd``, an open TUN node without a device; use `create` or `attach` instead."""
+        self._fd = fd
+        self._namespace = namespace
+        self._name = ""
+        self._ifindex = 0
+        self._persistent = False
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        namespace: Namespace,
+        persist: bool = False,
+        owner: int | None = None,
+        group: int | None = None,
+    ) -> LinuxTun:
+        """Make a TUN device called ``name``; where that fails, nothing is left of it.
+
+        A persistent one outlives its queue, and belongs to the user id ``owner``, the group id
+        ``group``, or both; to the caller's effective user where neither is given. Without an owner
+        anybody could attach.
+
+        Raises ``ValueError`` for a bad name, or for an owner of what does not persist;
+        `AdapterExists`, `AdapterPermissionError`, `DriverUnavailable`; and any other ``OSError``,
+        saying what failed.
+        """
+        check_name(name)
+        if persist:
+            if owner is None and group is None:
+                owner = os.geteuid()
+        elif owner is not None or group is not None:
+            raise ValueError("owner and group are for an adapter with persist=True")
+
+        def make() -> LinuxTun:
+            tun = cls(_open_node(), namespace)
+            try:
+                tun._join(name, IFF_TUN_EXCL)
+                if persist:
+                    tun._persist(owner, group)
+            except BaseException:
+                tun.close()
+                raise
+            return tun
+
+        return namespace.run(make)
+
+    @classmethod
+    def attach(cls, name: str, *, namespace: Namespace) -> LinuxTun:
+        """Join the persistent TUN device called ``name``, whoever made it.
+
+        What its last holder left behind is undone: a header before each packet, offload, the
+        carrier. What is queued stays: see `drain`.
+
+        Raises ``ValueError`` for a bad name; `AdapterNotFound` where there is none, or an interface
+        of another kind; `AdapterBusy` where its queue is held, `AdapterPermissionError`,
+        `DriverUnavailable`; and any other ``OSError``, saying what failed.
+        """
+        check_name(name)
+
+        def join() -> LinuxTun:
+            _interface_index(name)  # TUNSETIFF would make what is not there
+            tun = cls(_open_node(), namespace)
+            try:
+                tun._join(name, 0)
+                if not tun._persistent:  # it went since the look above, and was made anew
+                    raise _not_found(name, errno.ENODEV)
+                tun._ioctl("switch off offload of", TUNSETOFFLOAD, 0)
+            except BaseException:
+                tun.close()
+                raise
+            return tun
+
+        return namespace.run(join)
+
+    def _join(self, name: str, exclusive: int) -> None:
+        """Bind the queue to the device, without a carrier; make sure that it is what we want."""
+        self._name = name
+        features = INT.unpack(self._ioctl("look at", TUNGETFEATURES, bytes(INT.size)))[0]
+        no_carrier = features & IFF_NO_CARRIER
+        flags = IFF_TUN | IFF_NO_PI | no_carrier | exclusive
+        try:
+            fcntl.ioctl(self._fd, TUNSETIFF, IFREQ_FLAGS.pack(os.fsencode(name), flags))
+        except OSError as error:
+            raise _join_error(error, name, bool(exclusive), self._namespace) from error
+        if not no_carrier:
+            self.carrier(False)
+
+        reply = self._ioctl("look at", TUNGETIFF, bytes(IFREQ_FLAGS.size))
+        got_name, got = IFREQ_FLAGS.unpack(reply)
+        self._persistent = bool(got & IFF_PERSIST)
+        kind = got & (IFF_TUN | IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE)
+        if kind != IFF_TUN | IFF_NO_PI or os.fsdecode(got_name.rstrip(b"\0")) != name:
+            raise DriverUnavailable(
+                errno.EINVAL,
+                f"the kernel gave another device than TUN {name}: {got_name!r}, flags {got:#x}",
+            )
+        self._ifindex = _interface_index(name)
+
+    def _persist(self, owner: int | None, group: int | None) -> None:
+        """Owner first: at no time may anybody attach. Last of all: what fails leaves no device."""
+        if owner is not None:
+            self._ioctl(f"give user {owner}", TUNSETOWNER, owner)
+        if group is not None:
+            self._ioctl(f"give group {group}", TUNSETGROUP, group)
+        self._ioctl("keep", TUNSETPERSIST, 1)
+        self._persistent = True
+
+    def fileno(self) -> int:
+        """The descriptor, still owned by this object. Raises ``ValueError`` after `close`."""
+        if self._fd < 0:
+            raise ValueError(f"the queue of adapter {self._name} is closed")
+        return self._fd
+
+    @property
+    def name(self) -> str:
+        """The interface's name when it was joined."""
+        return self._name
+
+    @property
+    def ifindex(self) -> int:
+        """The interface's index in its namespace; it stays when the interface is renamed."""
+        return self._ifindex
+
+    @property
+    def namespace(self) -> Namespace:
+        """The namespace in which the device was made or found."""
+        return self._namespace
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the device outlives its queue."""
+        return self._persistent
+
+    def carrier(self, on: bool) -> None:
+        """Plug the cable in, or pull it.
+
+        The kernel reacts later: about 1 ms for on, up to a second for off; what the host sends
+        meanwhile is lost. `ringtun.host.netlink.Link.wait_running` waits for it.
+        """
+        self._ioctl("switch the carrier of", TUNSETCARRIER, INT.pack(on))
+
+    def drain(self) -> int:
+        """Read every queued packet and throw it away; return how many there were.
+
+        For a queue without a carrier: a busy host could otherwise keep it full.
+        """
+        fd = self.fileno()
+        count = 0
+        with suppress(BlockingIOError):
+            while True:
+                os.read(fd, 1)  # the rest of the packet goes with it
+                count += 1
+        return count
+
+    def read_packet(self) -> bytes | None:
+        """The next packet that the host sent, or None where there is none.
+
+        Raises the kernel's ``OSError``: EBADFD once the interface is removed.
+        """
+        try:
+            return os.read(self.fileno(), PACKET_MAX_SIZE)
+        except BlockingIOError:
+            return None
+
+    def write_packet(self, packet: bytes | bytearray | memoryview) -> None:
+        """Hand the host one IP packet.
+
+        Raises the kernel's ``OSError``: EINVAL for what is not IP, EIO while the interface is down,
+        EBADFD once it is removed.
+        """
+        os.write(self.fileno(), packet)
+
+    def unpersist(self) -> None:
+        """Let the device go with its queue: `close` then removes it. Idempotent."""
+        self._ioctl("let go of", TUNSETPERSIST, 0)
+        self._persistent = False
+
+    def close(self) -> None:
+        """Give the descriptor back, and with it the device unless it is persistent. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _ioctl(self, doing: str, request: int, argument: int | bytes) -> bytes:
+        try:
+            reply = fcntl.ioctl(self.fileno(), request, argument)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot {doing} adapter {self._name}: {error.strerror}"
+            ) from error
+        return reply if isinstance(reply, bytes) else b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._fd < 0 else f"fd={self._fd}"
+        return f"<LinuxTun {self._name} {state}>"
+
+
+def _open_node() -> int:
+    """A descriptor of the TUN driver, which the caller owns."""
+    try:
+        return os.open(TUN_NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        match error.errno:
+            case errno.EACCES:
+                raise AdapterPermissionError(
+                    error.errno,
+                    f"no permission to use an adapter: {TUN_NODE} is closed to this user; {CURE}",
+                ) from None
+            case errno.EPERM:
+                raise AdapterPermissionError(
+                    error.errno,
+                    f"no permission to use an adapter: the container or service that this runs in "
+                    f"is not allowed {TUN_NODE}; allow it the device (docker: --device {TUN_NODE})",
+                ) from None
+            case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+                raise DriverUnavailable(
+                    error.errno,
+                    f"there is no TUN driver here ({TUN_NODE}: {error.strerror}); load it with: "
+                    f"modprobe tun; in a container, pass it in (docker: --device {TUN_NODE})",
+                ) from None
+        raise OSError(error.errno, f"cannot open {TUN_NODE}: {error.strerror}") from error
+
+
+def _join_error(error: OSError, name: str, creating: bool, namespace: Namespace) -> OSError:
+    """What a failed TUNSETIFF means."""
+    code = error.errno
+    if code in (errno.EPERM, errno.EACCES):
+        if creating:
+            return AdapterPermissionError(
+                code,
+                f"no permission to create adapter {name}: "
+                f"this process has no CAP_NET_ADMIN in {namespace}; {CURE}",
+            )
+        return AdapterPermissionError(
+            code,
+            f"no permission to attach to adapter {name}: it belongs to another user or group, and "
+            f"this process has no CAP_NET_ADMIN in {namespace}; {CURE}",
+        )
+    if code == errno.EBUSY and creating:
+        return AdapterExists(code, f"there is an interface called {name} already in {namespace}")
+    if code == errno.EBUSY:
+        return AdapterBusy(code, f"adapter {name} is held by another program, or another adapter")
+    if code == errno.EINVAL and not creating:
+        return _not_found(name, errno.EINVAL)
+    return OSError(code, f"cannot use {name} as an adapter: {error.strerror}")
+
+
+def _not_found(name: str, code: int) -> AdapterNotFound:
+    if code == errno.EINVAL:
+        return AdapterNotFound(
+            code,
+            f"there is no adapter {name}: the interface of that name is no TUN device, "
+            f"or one with several queues",
+        )
+    return AdapterNotFound(code, f"there is no adapter {name}")
+
+
+def _interface_index(name: str) -> int:
+    """The index of an interface in the calling thread's namespace.
+
+    Raises `AdapterNotFound`. (``socket.if_nametoindex`` would lose the errno.)
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        try:
+            reply = fcntl.ioctl(any_socket, SIOCGIFINDEX, IFREQ_INDEX.pack(os.fsencode(name), 0))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise _not_found(name, errno.ENODEV) from None
+            raise OSError(
+                error.errno, f"cannot look for interface {name}: {error.strerror}"
+            ) from error
+    index: int = IFREQ_INDEX.unpack(reply)[1]
+    return index

@@ -1,0 +1,184 @@
+"""A host in memory: two adapters back to back, without a kernel.
+
+What one adapter's client sends, the other's receives. As with the kernel, a queue that is full or
+unplugged drops and counts, and the sender is never slowed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ringtun.abi import PACKET_MAX_SIZE
+from ringtun.event import Event
+from ringtun.ring import NATIVE
+
+if TYPE_CHECKING:
+    from ringtun import _native
+    from ringtun.host.netlink import LinkInfo
+
+__all__ = ["MemoryHost", "link_hosts"]
+
+_QUEUE_BYTES = 16 << 20
+
+
+def link_hosts(queue_bytes: int = _QUEUE_BYTES) -> tuple[MemoryHost, MemoryHost]:
+    """Two hosts joined by a queue of ``queue_bytes`` (a power of two) in each direction."""
+    if NATIVE:
+        from ringtun import _native
+
+        there, back = _native.Link(queue_bytes), _native.Link(queue_bytes)
+        return _NativeMemoryHost(back, there), _NativeMemoryHost(there, back)
+    one, other = _Queue(queue_bytes), _Queue(queue_bytes)
+    return _PythonMemoryHost(other, one), _PythonMemoryHost(one, other)
+
+
+class _Queue:
+    """One direction of a link, for the plain-Python engine."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.packets: deque[bytes] = deque()
+        self.used = 0
+        self.event = Event()
+        self.connected = False
+        self.dropped = 0
+
+    def connect(self) -> int:
+        drained = len(self.packets)
+        while self.get() is not None:
+            pass
+        self.connected = True
+        return drained
+
+    def disconnect(self) -> None:
+        self.connected = False
+
+    def put(self, packet: bytes) -> None:
+        if not self.connected or self.used + len(packet) > self.capacity:
+            self.dropped += 1
+            return
+        self.used += len(packet)
+        self.packets.append(packet)
+        self.event.signal()
+
+    def get(self) -> bytes | None:
+        try:
+            packet = self.packets.popleft()
+        except IndexError:
+            self.event.clear()
+            if not self.packets:
+                return None
+            packet = self.packets.popleft()
+        self.used -= len(packet)
+        return packet
+
+
+class MemoryHost:
+    """One end of a link in memory; made in pairs by `link_hosts`."""
+
+    ifindex = 0
+
+    def __init__(self, incoming: _native.Link | _Queue, outgoing: _native.Link | _Queue) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    def info(self) -> LinkInfo:
+        """As an interface that is up and takes any packet."""
+        from ringtun.host.netlink import LinkInfo
+
+        return LinkInfo(
+            name="",
+            ifindex=self.ifindex,
+            kind=None,
+            mtu=PACKET_MAX_SIZE,
+            txqueuelen=0,
+            alias=None,
+            up=not self._closed,
+            running=not self._closed,
+            tx_packets=0,
+            rx_packets=0,
+            tx_dropped=self.queue_drops(),
+            rx_dropped=0,
+        )
+
+    def addresses(self) -> tuple[()]:
+        """None: there is no network stack."""
+        return ()
+
+    def abandon(self) -> None:
+        """In a forked child: nothing is held."""
+
+    def connect(self) -> int:
+        """See `ringtun.host.Host`."""
+        return self._incoming.connect()
+
+    def disconnect(self) -> None:
+        """See `ringtun.host.Host`."""
+        self._incoming.disconnect()
+
+    def queue_drops(self) -> int:
+        """See `ringtun.host.Host`."""
+        return self._incoming.dropped
+
+    def close(self) -> None:
+        """See `ringtun.host.Host`. The other end stays, and what it sends is dropped."""
+        self._closed = True
+        self.disconnect()
+
+    def fileno(self) -> int:
+        """See `ringtun.host.Host`."""
+        raise NotImplementedError
+
+    def native(self) -> _native.Host:
+        """See `ringtun.host.Host`."""
+        raise NotImplementedError
+
+    def read_packet(self) -> bytes | None:
+        """See `ringtun.host.Host`."""
+        raise NotImplementedError
+
+    def write_packet(self, packet: bytes) -> None:
+        """See `ringtun.host.Host`."""
+        raise NotImplementedError
+
+
+class _NativeMemoryHost(MemoryHost):
+    def __init__(self, incoming: _native.Link, outgoing: _native.Link) -> None:
+        from ringtun import _native
+
+        super().__init__(incoming, outgoing)
+        self._native = _native.LinkHost(incoming, outgoing)
+
+    def fileno(self) -> int:
+        return self._native.fileno()
+
+    def native(self) -> _native.Host:
+        return self._native
+
+
+class _PythonMemoryHost(MemoryHost):
+    _incoming: _Queue
+    _outgoing: _Queue
+
+    def fileno(self) -> int:
+        return self._incoming.event.fileno()
+
+    def read_packet(self) -> bytes | None:
+        self._check_open()
+        return self._incoming.get()
+
+    def write_packet(self, packet: bytes) -> None:
+        self._check_open()
+        self._outgoing.put(packet)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+
+    def close(self) -> None:
+        super().close()
+        self._incoming.event.close()

@@ -1,0 +1,135 @@
+/* The engine's own threads, one a direction: they run the step, and wait when it has nothing to do.
+ * Every wait ends with the session too: stop_event is never cleared. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <time.h>
+
+#include "engine.h"
+#include "event.h"
+
+enum {
+    BATCH = 256, /* packets a step: one publish and one signal */
+    /* Without space events, how often a full ring is looked at again; doubled up to the limit. */
+    FIRST_LOOK_NS = 100 * 1000,
+    LAST_LOOK_NS = 16 * 1000 * 1000,
+    /* A client without the fence may store Tail, miss Alertable, and not signal. Its store is seen
+     * within microseconds, so one more look is enough. */
+    ONE_MORE_LOOK_NS = 2 * 1000 * 1000,
+    FOREVER = -1,
+};
+
+/* Waits for one descriptor or the session's end, at most timeout_ns. Returns whether time ran out. */
+static bool wait_for(struct engine *e, int fd, short events, long timeout_ns)
+{
+    struct pollfd fds[] = {
+        {.fd = fd, .events = events},
+        {.fd = e->stop_event, .events = POLLIN},
+        {.fd = e->host->fd}, /* an adapter that is gone is in error, whatever else is awaited */
+    };
+    struct timespec timeout = {.tv_nsec = timeout_ns};
+    int ready = ppoll(fds, 3, timeout_ns < 0 ? NULL : &timeout, NULL);
+    __atomic_fetch_add(&e->wakeups, 1, __ATOMIC_RELAXED);
+    if (ready > 0 && fds[2].revents & (POLLERR | POLLHUP | POLLNVAL))
+        engine_end(e, ENGINE_REMOVED);
+    return ready == 0;
+}
+
+static void wait_for_client_room(struct engine *e, long *look_ns)
+{
+    struct ring_space *space = e->to_client_space;
+    if (!space) {
+        wait_for(e, -1, 0, *look_ns);
+        *look_ns = *look_ns * 2 < LAST_LOOK_NS ? *look_ns * 2 : LAST_LOOK_NS;
+        return;
+    }
+    pthread_mutex_lock(&e->to_client_lock);
+    bool wait = ring_arm_space(&e->to_client, space);
+    pthread_mutex_unlock(&e->to_client_lock);
+    if (wait)
+        wait_for(e, space->event, POLLIN, FOREVER);
+    ring_disarm_space(space);
+    event_clear(space->event);
+}
+
+static void *run_to_client(void *argument)
+{
+    struct engine *e = argument;
+    long look_ns = FIRST_LOOK_NS;
+    for (;;) {
+        unsigned moved;
+        enum engine_result result = engine_step_to_client(e, BATCH, &moved);
+        if (moved) {
+            event_signal(e->send_event);
+            look_ns = FIRST_LOOK_NS;
+        }
+        if (result == ENGINE_OVER)
+            return NULL;
+        if (result == ENGINE_IDLE)
+            wait_for(e, e->host->fd, POLLIN, FOREVER);
+        else if (result == ENGINE_BLOCKED)
+            wait_for_client_room(e, &look_ns);
+    }
+}
+
+/* The ring was empty: wait until the client has put something in. */
+static void wait_for_client(struct engine *e)
+{
+    pthread_mutex_lock(&e->to_host_lock);
+    bool empty = ring_arm(&e->to_host) == RING_EMPTY;
+    pthread_mutex_unlock(&e->to_host_lock);
+    if (empty && wait_for(e, e->receive_event, POLLIN, ONE_MORE_LOOK_NS)) {
+        pthread_mutex_lock(&e->to_host_lock);
+        empty = ring_refresh_tail(&e->to_host) == RING_EMPTY;
+        pthread_mutex_unlock(&e->to_host_lock);
+        if (empty)
+            wait_for(e, e->receive_event, POLLIN, FOREVER);
+    }
+    ring_disarm(&e->to_host);
+    event_clear(e->receive_event);
+}
+
+static void *run_to_host(void *argument)
+{
+    struct engine *e = argument;
+    for (;;) {
+        unsigned moved;
+        enum engine_result result = engine_step_to_host(e, BATCH, &moved);
+        if (result == ENGINE_OVER)
+            return NULL;
+        if (result == ENGINE_IDLE)
+            wait_for_client(e);
+        else if (result == ENGINE_BLOCKED)
+            wait_for(e, e->host->fd, POLLOUT, FOREVER);
+    }
+}
+
+int engine_start_threads(struct engine *e, int stop_event)
+{
+    sigset_t all, before;
+    e->stop_event = stop_event;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
+    int error = pthread_create(&e->threads[0], NULL, run_to_client, e);
+    if (!error) {
+        error = pthread_create(&e->threads[1], NULL, run_to_host, e);
+        if (error) {
+            engine_end(e, ENGINE_CLOSED);
+            pthread_join(e->threads[0], NULL);
+        }
+    }
+    if (error)
+        e->stop_event = -1;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+void engine_stop(struct engine *e)
+{
+    engine_end(e, ENGINE_CLOSED);
+    if (e->stop_event < 0)
+        return;
+    pthread_join(e->threads[0], NULL);
+    pthread_join(e->threads[1], NULL);
+    e->stop_event = -1;
+}

@@ -1,0 +1,592 @@
+"""A session: the rings of one registration, with blocking calls above them.
+
+The way of a packet to the program: the driver's engine puts it into the to_client ring, a receive
+takes it out; with an inline engine the receive runs the engine's step itself when the ring is
+empty. A send is the same in reverse. A call first tries without a lock and without a wait; only
+one that has to wait claims its side of the session.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
+from ringtun.event import Event
+from ringtun.offer import Offer
+from ringtun.ring import Batch, Consumer, Producer, Slot
+from ringtun.statistics import Statistics
+from ringtun.step import StepResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ringtun._native import Space
+    from ringtun.device import Device
+
+__all__ = ["ReservedSlot", "Session"]
+
+T = TypeVar("T")
+
+_RECEIVE_BUDGET = 256
+_SEND_BUDGET = 1 << 16
+_GATHER_BYTES = 1 << 16
+# A driver that does not tell of room is asked this often, in seconds.
+_ROOM_LOOK = 0.001
+
+
+class Session:
+    """Packets to and from one adapter, by blocking calls. Made by ``Adapter.start_session``.
+
+    One thread receives and one sends at a time, each without disturbing the other; a second one
+    gets `ConcurrencyError`. Packets of one direction keep their order. Timeouts are in seconds:
+    None waits for ever, 0 does not wait; time that runs out is a ``TimeoutError``, and nothing was
+    taken.
+
+    Once the session is over, every call raises `SessionClosed` (its ``reason`` says why) or, where
+    the rings hold what no correct peer writes, `RingCorrupt`.
+    """
+
+    def __init__(self, device: Device, capacity: int, *, spin: float = 0.0) -> None:
+        """Register rings of ``capacity`` bytes with ``device``, which the session owns from now on.
+
+        Raises what `Offer` and ``Device.register_rings`` raise; the device is closed then.
+        """
+        self._over = threading.Event()  # everything was given back
+        self._over.set()
+        try:
+            offer = Offer(capacity)
+            try:
+                device.register_rings(offer.rings, offer.descriptors)
+                self._stop = Event()
+            except BaseException:
+                offer.close()
+                raise
+        except BaseException:
+            device.close()
+            raise
+        self._over.clear()
+        self._device = device
+        self._offer = offer
+        self._capacity = capacity
+        self._spin = spin
+        self._reason: EndReason | None = None
+        self._claims = threading.RLock()
+        self._receiver: int | None = None  # the thread that waits to receive
+        self._sender: int | None = None  # the thread that waits to send
+        self._gatherer: int | None = None  # the thread inside `gather`
+        self._gathered = 0
+        self._send_full = 0
+        self._final: Statistics | None = None
+        self._epoll: select.epoll | None = None
+        self._event = offer.to_client_event
+        self._space = device.to_host_space
+        self._inline = device.host_fd is not None
+        self._consumer = Consumer(
+            offer.to_client.mapping, capacity, self._event, device.to_client_space
+        )
+        self._producer = Producer(
+            offer.to_host.mapping, capacity, offer.to_host_event, self._space, ip_only=True
+        )
+        offer.forget_memory_descriptors()
+        self._receive_poll = _poll(self._stop, self._event)
+        self._send_poll = _poll(self._stop, self._space)
+        if device.host_fd is not None:
+            self._receive_poll.register(device.host_fd, select.POLLIN)
+            self._send_poll.register(device.host_fd, select.POLLOUT)
+        _sessions.add(self)
+
+    # ---- receiving ------------------------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> bytes:
+        """Wait for a packet, and take it."""
+        packet = self._take(self._consumer.pop)
+        if packet is None:
+            packet = self._await_packet(self._consumer.pop, timeout)
+        if self._epoll is not None:
+            self._keep_level()
+        return packet
+
+    def try_receive(self) -> bytes | None:
+        """Take a packet if there is one; None otherwise. Never waits."""
+        packet = self._take(self._consumer.pop)
+        if packet is None:
+            self._device.pump_to_client(_RECEIVE_BUDGET)
+            packet = self._take(self._consumer.pop)
+        if self._epoll is not None:
+            self._keep_level()
+        return packet
+
+    def receive_many(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
+        """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
+
+        The batch is a sequence of writable views into the ring; use it in a ``with``, or release
+        it. While a slice of a view, or an array made from one, lives on, its slot stays pinned: see
+        `Batch`.
+        """
+
+        def take() -> Batch | None:
+            return self._consumer.peek_many(max_packets)
+
+        batch = self._take(take)
+        if batch is None:
+            batch = self._await_packet(take, timeout, max_packets)
+        if self._epoll is not None:
+            self._keep_level()
+        return batch
+
+    def batches(self, max_packets: int = 256) -> Iterator[Batch]:
+        """`receive_many`, one after the other, each released before the next.
+
+        Ends after this session's own `close`; any other end raises.
+        """
+        while True:
+            try:
+                batch = self.receive_many(max_packets)
+            except SessionClosed:
+                if self._reason is EndReason.CLOSED:
+                    return
+                raise
+            with batch:
+                yield batch
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Packets as they come. Ends after this session's own `close`; any other end raises."""
+        while True:
+            try:
+                packet = self.receive()
+            except SessionClosed:
+                if self._reason is EndReason.CLOSED:
+                    return
+                raise
+            yield packet
+
+    def _take(self, take: Callable[[], T | None]) -> T | None:
+        if self._receiver is not None:
+            raise ConcurrencyError("another thread receives from this session just now")
+        try:
+            return take()
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+
+    def _await_packet(
+        self, take: Callable[[], T | None], timeout: float | None, budget: int = _RECEIVE_BUDGET
+    ) -> T:
+        deadline = _deadline(timeout)
+        spin_until = time.monotonic() + self._spin if self._spin else 0.0
+        with self._claimed("_receiver"):
+            while True:
+                result = self._device.pump_to_client(budget)
+                taken = take()
+                if taken is not None:
+                    return taken
+                if result == StepResult.MORE or (spin_until and time.monotonic() < spin_until):
+                    continue
+                if self._consumer.arm():
+                    try:
+                        self._wait(self._receive_poll, deadline, "no packet came")
+                    finally:
+                        self._consumer.disarm()
+                    self._event.clear()
+
+    # ---- sending --------------------------------------------------------------------------------
+
+    def send(self, packet: Buffer, timeout: float | None = None) -> None:
+        """Send a packet: an IP packet of at most 65,535 bytes. Waits for room.
+
+        Raises ``ValueError`` for what is no IP packet.
+        """
+        self._check_sender()
+        if self._gatherer is not None:
+            self._gather(packet, timeout)
+            return
+        try:
+            sent = self._producer.write(packet)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        if not sent:
+            self._await_room(lambda: self._producer.write(packet), timeout)
+        self._flush(timeout)
+
+    def try_send(self, packet: Buffer) -> bool:
+        """Send a packet if there is room for it now; False, and counted, otherwise. Never waits."""
+        self._check_sender()
+        try:
+            sent = self._producer.write(packet)
+            if not sent and self._inline:
+                self._device.pump_to_host(_SEND_BUDGET)
+                sent = self._producer.write(packet)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        if sent:
+            self._flush(0)
+        else:
+            self._send_full += 1
+        return sent
+
+    def send_many(self, packets: Batch | Iterable[Buffer], timeout: float | None = None) -> int:
+        """Send packets, shown to the driver together; returns how many: all, unless time ran out.
+
+        A batch, of this session or another, is copied from ring to ring. Where a packet is no IP
+        packet, those before it are sent and ``ValueError`` is raised.
+        """
+        self._check_sender()
+        if not isinstance(packets, (Sequence, Batch)):
+            packets = list(packets)
+        total, done = len(packets), 0
+
+        def push() -> bool:
+            nonlocal done
+            done += self._producer.push_many(packets, done)
+            return done == total
+
+        try:
+            if not push():
+                with suppress(TimeoutError):
+                    self._await_room(push, timeout)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        finally:
+            if self._gatherer is None:
+                self._producer.submit()
+                self._flush(timeout)
+        return done
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """What is sent inside goes out together: at 64 KiB, or at the block's end, whichever ends
+        it.
+
+        Raises `ConcurrencyError` where a block is open already.
+        """
+        with self._claims:
+            self._check_sender()
+            if self._gatherer is not None:
+                raise ConcurrencyError("packets are gathered in this session already")
+            self._gatherer = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._gatherer = None
+            self._gathered = 0
+            self._producer.submit()
+            self._flush(None)
+
+    def _gather(self, packet: Buffer, timeout: float | None) -> None:
+        try:
+            pushed = self._producer.push(packet)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        if not pushed:
+            self._await_room(lambda: self._producer.push(packet), timeout)
+        self._gathered += memoryview(packet).nbytes
+        if self._gathered >= _GATHER_BYTES:
+            self._gathered = 0
+            self._producer.submit()
+            self._flush(timeout)
+
+    def reserve(self, size: int, timeout: float | None = None) -> ReservedSlot:
+        """Room in the ring for a packet of up to ``size`` bytes, to be written in place.
+
+        ``with session.reserve(1400) as slot:`` write into ``slot.view``, then
+        ``slot.commit(length)``. Without a commit, or after an exception, nothing is sent. Until
+        the block ends nothing else can be sent. Waits for room.
+        """
+        self._check_sender()
+        reserved: list[Slot] = []
+
+        def reserve() -> bool:
+            slot = self._producer.reserve(size)
+            if slot is not None:
+                reserved.append(slot)
+            return slot is not None
+
+        try:
+            if not reserve():
+                self._await_room(reserve, timeout)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        return ReservedSlot(self, reserved[0])
+
+    def _check_sender(self) -> None:
+        if self._sender is not None:
+            raise ConcurrencyError("another thread sends to this session just now")
+        if self._gatherer is not None and self._gatherer != threading.get_ident():
+            raise ConcurrencyError("another thread gathers packets in this session just now")
+
+    def _commit(self, slot: Slot, length: int | None) -> None:
+        try:
+            slot.commit(length)
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        if self._gatherer is None:
+            self._producer.submit()
+            self._flush(None)
+
+    def _flush(self, timeout: float | None) -> None:
+        """With an inline engine: move what is in the ring to the host."""
+        if not self._inline:
+            if self._producer.ended:
+                raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
+            return
+        result = self._device.pump_to_host(_SEND_BUDGET)
+        if result == StepResult.OVER:
+            raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
+        if result == StepResult.IDLE or timeout == 0:
+            return
+        # The host is slow to take what is in the ring: it goes on with the next call at the latest.
+        deadline = _deadline(timeout)
+        with self._claimed("_sender"), suppress(TimeoutError):
+            while self._device.pump_to_host(_SEND_BUDGET) in _UNFINISHED:
+                self._wait(self._send_poll, deadline, "")
+
+    def _await_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
+        deadline = _deadline(timeout)
+        with self._claimed("_sender"):
+            while True:
+                self._producer.submit()
+                self._device.pump_to_host(_SEND_BUDGET)
+                if attempt():
+                    return
+                if self._inline:
+                    self._wait(self._send_poll, deadline, "the host takes no packets")
+                elif self._space is None:
+                    look = time.monotonic() + _ROOM_LOOK
+                    if deadline is None or look < deadline:
+                        self._wait(self._send_poll, look, "")
+                    else:
+                        self._wait(self._send_poll, deadline, "the ring is full")
+                elif self._producer.arm():
+                    try:
+                        self._wait(self._send_poll, deadline, "the ring stays full")
+                    finally:
+                        self._producer.disarm()
+                    self._space.clear()
+
+    # ---- waiting --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _claimed(self, side: str) -> Iterator[None]:
+        """This side of the session is the calling thread's while it waits."""
+        with self._claims:
+            if getattr(self, side) is not None:
+                doing = "receives from" if side == "_receiver" else "sends to"
+                raise ConcurrencyError(f"another thread {doing} this session just now")
+            setattr(self, side, threading.get_ident())
+        try:
+            yield
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        finally:
+            with self._claims:
+                setattr(self, side, None)
+                if self._reason is not None:
+                    self._give_back()
+
+    def _wait(self, poll: select.poll, deadline: float | None, what: str) -> None:
+        """Wait for the work, the end, or the deadline."""
+        if deadline is None:
+            timeout = None
+        else:
+            timeout = (deadline - time.monotonic()) * 1000
+            if timeout <= 0:
+                raise TimeoutError(f"{what} in time")
+        poll.poll(timeout)
+        if self._reason is not None:
+            raise SessionClosed(self._reason)
+
+    def fileno(self) -> int:
+        """A descriptor for other event loops, the session's own: readable exactly when a receive
+        would not wait, packets in the ring and the end of the session included.
+
+        Asked for once, it costs each receive a system call or two.
+        """
+        if self._epoll is None:
+            if self._reason is not None:
+                raise SessionClosed(self._reason)
+            epoll = select.epoll()
+            epoll.register(self._stop.fileno(), select.EPOLLIN)
+            epoll.register(self._event.fileno(), select.EPOLLIN)
+            if self._device.host_fd is not None:
+                epoll.register(self._device.host_fd, select.EPOLLIN)
+            self._epoll = epoll
+            self._keep_level()
+        return self._epoll.fileno()
+
+    @property
+    def wait_handle(self) -> int:
+        """What the operating system waits for: on Linux, `fileno`."""
+        return self.fileno()
+
+    def _keep_level(self) -> None:
+        """Keep the event set exactly while the ring has something to say."""
+        if self._consumer.content:
+            self._event.signal()
+            return
+        self._event.clear()
+        if not self._consumer.arm():
+            self._event.signal()
+
+    # ---- the rest -------------------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that each of the two rings holds."""
+        return self._capacity
+
+    def statistics(self) -> Statistics:
+        """What went through this session so far, and what lies in its rings."""
+        if self._final is not None:
+            return replace(self._final, pinned=self._consumer.pinned)
+        try:
+            waiting = self._capacity - 4 - self._producer.room
+        except (SessionClosed, ConcurrencyError):
+            waiting = 0
+        return replace(
+            self._device.statistics(),
+            send_full=self._send_full,
+            pinned=self._consumer.pinned,
+            to_client_used=self._consumer.content,
+            to_host_used=waiting,
+        )
+
+    def close(self) -> None:
+        """End the session, from any thread; who waits in it gets `SessionClosed`. Idempotent.
+
+        What was sent before still goes out, as far as the host takes it at once. Pinned slots keep
+        their bytes, and their memory goes with the last of them.
+        """
+        self._close(EndReason.CLOSED)
+
+    def _close(self, reason: EndReason) -> None:
+        with self._claims:
+            if self._over.is_set():
+                return
+            if self._reason is None:
+                self._reason = reason
+            self._stop.signal()
+            inside = {self._receiver, self._sender} - {None}
+            self._give_back()
+        if threading.get_ident() not in inside:
+            self._over.wait()
+
+    def _give_back(self) -> None:
+        """Close everything, once nobody waits inside: the last one out does it."""
+        if self._over.is_set() or self._receiver is not None or self._sender is not None:
+            return
+        self._device.close()
+        self._final = self.statistics()
+        self._consumer.close()
+        self._producer.close()
+        self._close_descriptors()
+        self._over.set()
+
+    def _close_descriptors(self) -> None:
+        if self._epoll is not None:
+            self._epoll.close()
+        self._stop.close()
+        self._offer.close()
+
+    def _abandon(self) -> None:
+        """In a forked child: give back what this process holds; the session is the parent's."""
+        if self._over.is_set():
+            return
+        self._reason = EndReason.FORKED
+        self._claims = threading.RLock()
+        self._receiver = self._sender = None
+        self._final = Statistics()
+        self._device.abandon()
+        self._consumer.close()
+        self._producer.close()
+        self._close_descriptors()
+        self._over.set()
+
+    def _end_error(self, error: SessionClosed) -> SessionClosed:
+        """The error that says why the session is over."""
+        reason = self._reason
+        if reason is None:
+            if isinstance(error, RingCorrupt):
+                return error
+            reason = self._device.end_reason()
+        return RingCorrupt() if reason is EndReason.RING_CORRUPT else SessionClosed(reason)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._over.is_set():
+            warnings.warn(f"unclosed session {self!r}", ResourceWarning, source=self)
+            self.close()
+
+
+class ReservedSlot:
+    """A packet being written in place; see `Session.reserve`."""
+
+    def __init__(self, session: Session, slot: Slot) -> None:
+        self._session = session
+        self._slot = slot
+
+    @property
+    def view(self) -> memoryview:
+        """Where to write: writable, of the size that was reserved. It ends with the commit."""
+        return self._slot.view
+
+    def commit(self, length: int | None = None) -> None:
+        """Send the first ``length`` bytes of the view; all of them by default.
+
+        Raises ``ValueError`` for what is no IP packet, ``BufferError`` while a slice of the view
+        lives; nothing was sent then.
+        """
+        self._session._commit(self._slot, length)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._slot.abandon()
+
+
+def _poll(stop: Event, event: Event | Space | None) -> select.poll:
+    poll = select.poll()
+    poll.register(stop.fileno(), select.POLLIN)
+    if event is not None:
+        poll.register(event.fileno(), select.POLLIN)
+    return poll
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+_UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _abandon_sessions() -> None:
+    for session in list(_sessions):
+        session._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_sessions)

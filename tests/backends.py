@@ -1,0 +1,180 @@
+"""The backends that the conformance suites run on here."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+
+import ringtun
+from ringtun import abi
+from ringtun.device.embedded import Pump
+from ringtun.driver.adapter import DriverAdapter, Handle
+from ringtun.driver.registration import Refusal
+from ringtun.host.linux import LinuxHost
+from ringtun.host.memory import link_hosts
+from ringtun.session import Session
+from ringtun.statistics import Statistics
+from ringtun.testing import memory_link
+from ringtun.testing.conformance import HostPeer
+
+ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
+PACKET_OUTGOING = 4
+
+
+class KernelPeer:
+    """The kernel's side of an interface: packets are put in and seen by a packet socket."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+        self._socket.bind((name, ETH_P_ALL))
+
+    def send(self, packet: bytes) -> None:
+        protocol = ETH_P_IP if packet[0] >> 4 == 4 else ETH_P_IPV6
+        self._socket.sendto(packet, (self._name, protocol))
+
+    def receive(self, timeout: float) -> bytes:
+        deadline = time.monotonic() + timeout
+        while True:
+            self._socket.settimeout(max(0.0, deadline - time.monotonic()))
+            packet, address = self._socket.recvfrom(1 << 16)
+            if address[2] != PACKET_OUTGOING:
+                return packet
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class SessionPeer:
+    """The host's end of a link in memory: a session of the other adapter."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def send(self, packet: bytes) -> None:
+        self.session.send(packet)
+
+    def receive(self, timeout: float) -> bytes:
+        return self.session.receive(timeout)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class MemoryBackend:
+    """An adapter of a link in memory, the other one at the host's end."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self.adapter, self._far = memory_link()
+        self.host: HostPeer = SessionPeer(self._far.start_session())
+
+    def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:
+        return self.adapter.start_session(capacity=capacity, pump=self._pump, spin=spin)
+
+    def remove(self) -> None:
+        self.adapter._driver.remove()
+
+    def adapter_statistics(self) -> Statistics:
+        return self.adapter.statistics()
+
+    def close(self) -> None:
+        self._far.close()
+        self.adapter.close()
+
+
+class KernelBackend:
+    """An adapter of the kernel's, a packet socket at the host's end."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self.adapter = ringtun.create_adapter("conf0", mtu=65535)
+        self.peer = KernelPeer("conf0")
+        self.host: HostPeer = self.peer
+
+    def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:
+        return self.adapter.start_session(capacity=capacity, pump=self._pump, spin=spin)
+
+    def remove(self) -> None:
+        host = self.adapter._driver.host
+        assert isinstance(host, LinuxHost)
+        host.delete()
+
+    def adapter_statistics(self) -> Statistics:
+        return self.adapter.statistics()
+
+    def close(self) -> None:
+        self.peer.close()
+        self.adapter.close()
+
+
+class EmbeddedHandle:
+    """A handle of the embedded driver, answering in statuses."""
+
+    def __init__(self, handle: Handle, pump: Pump) -> None:
+        self._handle = handle
+        self._pump = pump
+
+    def register(self, code: int, payload: bytes, descriptors: Sequence[int]) -> int:
+        try:
+            self._handle.register(code, payload, descriptors, threads=self._pump == "thread")
+        except Refusal as refusal:
+            return refusal.status
+        return abi.Status.SUCCESS
+
+    def pump(self) -> None:
+        if self._pump == "inline":
+            self._handle.engine.step_to_host(1 << 16)
+            self._handle.engine.step_to_client(1 << 16)
+
+    def statistics(self) -> Statistics:
+        return self._handle.statistics()
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+class RawMemoryBackend:
+    """`MemoryBackend` without a session on the near side."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self.signals_each_batch = pump == "thread"
+        near, far = link_hosts()
+        self._adapter = DriverAdapter("near", near)
+        self._far = ringtun.Adapter(DriverAdapter("far", far), far)
+        self.host: HostPeer = SessionPeer(self._far.start_session())
+
+    def open(self) -> EmbeddedHandle:
+        return EmbeddedHandle(self._adapter.open(), self._pump)
+
+    def remove(self) -> None:
+        self._adapter.remove()
+
+    def close(self) -> None:
+        self._far.close()
+        self._adapter.remove()
+
+
+class RawKernelBackend:
+    """`KernelBackend` without a session."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self.signals_each_batch = pump == "thread"
+        self._adapter = ringtun.create_adapter("conf0", mtu=65535)
+        self.peer = KernelPeer("conf0")
+        self.host: HostPeer = self.peer
+
+    def open(self) -> EmbeddedHandle:
+        return EmbeddedHandle(self._adapter._driver.open(), self._pump)
+
+    def remove(self) -> None:
+        host = self._adapter._driver.host
+        assert isinstance(host, LinuxHost)
+        host.delete()
+
+    def close(self) -> None:
+        self.peer.close()
+        self._adapter.close()
