@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from ringtun.testing.netns import enter_private_world
 
-_why_no_kernel_tun = ""
+# What is missing here, by the mark of the tests that need it; empty: it is there.
+_missing = {"world": "", "kernel": ""}
 
 
 def pytest_configure() -> None:
-    global _why_no_kernel_tun
     try:
         enter_private_world()
+    except OSError as error:
+        _missing["world"] = _missing["kernel"] = f"no namespaces of one's own: {error}"
+        return
+    try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        _why_no_kernel_tun = str(error)
+        _missing["kernel"] = f"no kernel TUN: {error}"
 
 
-def pytest_report_header() -> str:
-    if _why_no_kernel_tun:
-        return f"kernel TUN: NOT HERE, its tests are skipped: {_why_no_kernel_tun}"
-    return "kernel TUN: here, in a private network namespace"
+def pytest_report_header() -> list[str]:
+    lines = {f"NOT HERE, and their tests are skipped: {why}" for why in _missing.values() if why}
+    return sorted(lines) or ["kernel TUN: here, in a private network namespace"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if _why_no_kernel_tun and item.get_closest_marker("kernel"):
-        pytest.skip(f"no kernel TUN: {_why_no_kernel_tun}")
+    for mark, why in _missing.items():
+        if why and item.get_closest_marker(mark):
+            pytest.skip(why)
 
 
 @pytest.fixture
-def pure_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where nothing could be compiled: the twin and the plain-Python engine."""
     import ringtun._twin as twin
     import ringtun.device.embedded
@@ -48,4 +51,3 @@ def pure_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(module, "Producer", twin.Producer)
         monkeypatch.setattr(module, "Consumer", twin.Consumer)
     monkeypatch.setattr(ringtun.session, "Batch", twin.Batch)
-    yield

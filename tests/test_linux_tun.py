@@ -29,6 +29,8 @@ from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link
 from ringtun.testing.netns import NetworkNamespace
 
+pytestmark = pytest.mark.world
+
 NOBODY = 65534
 UDP_SEGMENT = 103  # linux/udp.h
 as_ordinary_user = pytest.mark.skipif(

@@ -16,6 +16,8 @@ import pytest
 from ringtun.host.namespace import Namespace
 from ringtun.testing.netns import NetworkNamespace
 
+pytestmark = pytest.mark.world
+
 NOBODY = 65534
 as_ordinary_user = pytest.mark.skipif(
     int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,

@@ -19,6 +19,8 @@ from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, LinkInfo
 from ringtun.testing.netns import NetworkNamespace
 
+pytestmark = pytest.mark.world
+
 NOBODY = 65534
 NOT_THERE = 4242
 

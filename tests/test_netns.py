@@ -15,6 +15,8 @@ import pytest
 from ringtun.testing import netns
 from ringtun.testing.netns import NetworkNamespace, enter_private_world
 
+pytestmark = pytest.mark.world
+
 NOBODY = 65534
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 

@@ -11,19 +11,23 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_WarnEx
+from cpython.exc cimport PyErr_SetFromErrno, PyErr_WarnEx
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strerror
-
-import os
+from posix.unistd cimport close
 
 from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object)
+
+cdef extern from "sys/eventfd.h" nogil:
+    const int EFD_CLOEXEC
+    const int EFD_NONBLOCK
+    int eventfd(unsigned int count, int flags)
 
 cdef extern from "native/event.h" nogil:
     void event_signal(int event)
@@ -160,6 +164,13 @@ cdef extern from "native/engine.h" nogil:
     void engine_destroy(engine *engine)
 
 
+cdef int new_event() except -1:
+    cdef int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    if event < 0:
+        PyErr_SetFromErrno(OSError)
+    return event
+
+
 cdef object raise_status(ring_status status):
     if status == RING_CORRUPT:
         raise RingCorrupt()
@@ -173,11 +184,11 @@ cdef class Space:
 
     def __cinit__(self):
         self.space.event = -1
-        self.space.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.space.event = new_event()
 
     def __dealloc__(self):
         if self.space.event >= 0:
-            os.close(self.space.event)
+            close(self.space.event)
 
     def fileno(self):
         return self.space.event
@@ -749,7 +760,7 @@ cdef class Link:
         self.event = -1
         if not ring_is_capacity(capacity):
             raise ValueError(f"a link's capacity is a power of two from 16 bytes, not {capacity}")
-        self.event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.event = new_event()
         self.link = link_create(<uint32_t>capacity, self.event)
         if self.link == NULL:
             raise MemoryError()
@@ -757,7 +768,7 @@ cdef class Link:
     def __dealloc__(self):
         link_destroy(self.link)
         if self.event >= 0:
-            os.close(self.event)
+            close(self.event)
 
     def connect(self):
         return link_connect(self.link)
@@ -864,7 +875,7 @@ cdef class Engine:
         with nogil:
             engine_stop(self.engine)
         if self.stop_event >= 0:
-            os.close(self.stop_event)
+            close(self.stop_event)
             self.stop_event = -1
         self.to_client.let_go()
         self.to_host.let_go()
@@ -890,7 +901,7 @@ cdef class Engine:
     def start_threads(self):
         if self.stop_event >= 0:
             raise ConcurrencyError("the engine's threads were started already")
-        self.stop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.stop_event = new_event()
         error = engine_start_threads(self.engine, self.stop_event)
         if error:
             raise OSError(error, f"cannot start the engine's threads: {strerror(error).decode()}")

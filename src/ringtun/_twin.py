@@ -117,7 +117,8 @@ class Producer:
         self._ip_only = ip_only
         self._closed = False
         self._slot: Slot | None = None
-        self._tail = self._reserved = self._head = self._ring.own_index(_TAIL)
+        self._tail = self._reserved = self._ring.own_index(_TAIL)
+        self._head = (self._tail + abi.PACKET_ALIGNMENT) % capacity  # full, until Head was read
         self._claim = _Claim("writes to")
 
     @property
@@ -461,5 +462,6 @@ class Batch(Sequence[memoryview]):
 
     def __del__(self) -> None:
         if not self._span.released:
+            self._views.clear()
             self._span.released = True
             self._consumer._advance()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "create_adapter", "open_adapter"]
 
+_MAX_TXQUEUELEN = 1 << 20  # the kernel keeps an array of so many pointers
 _MIN_MTU, _MAX_MTU, _MIN_IPV6_MTU = 68, 65535, 1280
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -75,8 +76,8 @@ def create_adapter(
     check_name(name)
     interfaces = [_interface(address) for address in addresses]
     _check_mtu(mtu, interfaces)
-    if not 1 <= txqueuelen <= 0x7FFFFFFF:
-        raise ValueError(f"txqueuelen is a number of packets, at least 1, not {txqueuelen}")
+    if not 1 <= txqueuelen <= _MAX_TXQUEUELEN:
+        raise ValueError(f"txqueuelen is 1 to {_MAX_TXQUEUELEN} packets, not {txqueuelen}")
     namespace = Namespace.current() if netns is None else Namespace.named(netns)
     try:
         host = LinuxHost.create(

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -144,7 +144,7 @@ class Session:
             self._keep_level()
         return batch
 
-    def batches(self, max_packets: int = 256) -> Iterator[Batch]:
+    def batches(self, max_packets: int = 256) -> Generator[Batch, None, None]:
         """`receive_many`, one after the other, each released before the next.
 
         Ends after this session's own `close`; any other end raises.

@@ -4,7 +4,7 @@
  * The memory is shared with a peer that may be hostile. So each side keeps its own cursors in
  * private memory and never reads them back; it reads the other side's index once, checks it, and
  * uses only the checked copy until it is used up. Nothing here allocates, waits or fails but by its
- * result. Every order of memory accesses has one name, and they stand in this file alone.
+ * result. RING_ENDED and RING_CORRUPT are for the caller to remember: the peer could take them back. Every order of memory accesses has one name, and they stand in this file alone.
  */
 #ifndef RINGTUN_RING_H
 #define RINGTUN_RING_H
@@ -89,8 +89,10 @@ static inline enum ring_status ring_producer_init(struct ring_producer *p, struc
     uint32_t tail = ring_load_index(&ring->tail);
     bool valid = ring_is_offset(tail, capacity);
     tail = valid ? tail : 0;
+    /* As if full, until Head has been read: the ring may hold packets. */
+    uint32_t head = (tail + TUN_PACKET_ALIGNMENT) & (capacity - 1);
     *p = (struct ring_producer){
-        .ring = ring, .capacity = capacity, .tail = tail, .reserved = tail, .head = tail};
+        .ring = ring, .capacity = capacity, .tail = tail, .reserved = tail, .head = head};
     return valid ? RING_OK : RING_CORRUPT;
 }
 

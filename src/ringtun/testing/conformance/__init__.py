@@ -1,7 +1,7 @@
 """What every backend must pass: one suite for sessions, one for raw rings and registration.
 
-A backend's tests inherit `SessionConformance` or `RingConformance`, and give the ``backend`` fixture;
-pytest collects the rest. Both need pytest, and nothing of ringtun's own tests.
+A backend's tests inherit `SessionConformance` or `RingConformance`, and give the ``backend``
+fixture; pytest collects the rest. Both need pytest, and nothing of ringtun's own tests.
 """
 
 from __future__ import annotations

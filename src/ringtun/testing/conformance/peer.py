@@ -43,7 +43,7 @@ _ENDS = {4: ("10.99.0.2", "10.99.0.1"), 6: ("fd99::2", "fd99::1")}
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1]))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1]))
     if len(data) % 2:
         total += data[-1] << 8
     while total >> 16:
@@ -67,6 +67,7 @@ class Backend(Protocol):
     def start_session(self, *, capacity: int = ..., spin: float = ...) -> Session: ...
     def remove(self) -> None:
         """Take the interface away, as an administrator would, under a session's feet."""
+
     def adapter_statistics(self) -> Statistics: ...
 
 
@@ -75,8 +76,10 @@ class RawHandle(Protocol):
 
     def register(self, code: int, payload: bytes, descriptors: Sequence[int]) -> int:
         """Returns the NTSTATUS of the answer."""
+
     def pump(self) -> None:
         """Where nothing runs beside the client's own calls: let the driver make its steps."""
+
     def statistics(self) -> Statistics: ...
     def close(self) -> None: ...
 

@@ -23,7 +23,7 @@ SOON = 5.0
 
 
 class SessionConformance:
-    """Inherit it, and give a fixture ``backend``: a fresh `Backend` that cleans up behind itself."""
+    """Inherit it, and give a fixture ``backend``: a fresh `Backend`, which cleans up."""
 
     # ---- both ways ------------------------------------------------------------------------------
 
@@ -305,9 +305,12 @@ class SessionConformance:
 
     def test_another_thread_does_not_gather(self, backend: Backend) -> None:
         with backend.start_session() as session:
-            with session.gather(), Background(lambda: session.send(packet(1))) as other:
-                with pytest.raises(ConcurrencyError):
-                    other.result()
+            with (
+                session.gather(),
+                Background(lambda: session.send(packet(1))) as other,
+                pytest.raises(ConcurrencyError),
+            ):
+                other.result()
             session.send(packet(2))
             assert backend.host.receive(SOON) == packet(2)
 

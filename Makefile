@@ -1,0 +1,62 @@
+# Two commands to begin with: `make demo` and `make test`. Both set up all that they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+NATIVE := setup.py pyproject.toml src/ringtun/_native.pyx $(wildcard src/ringtun/native/*)
+
+.PHONY: help demo test soak check lint types format bench clean
+
+help:
+	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
+	@echo "make test    run the tests"
+	@echo "make check   all that CI runs: format, lint, types, tests"
+	@echo "make soak    the long tests"
+	@echo "make bench   measure, beside the baselines (ROWS= and ROUNDS= select)"
+	@echo "make format  format the code"
+
+demo: build/ready
+	@scripts/need.sh demo
+	@$(BIN)/ringtun demo
+
+test: build/ready build/ready-to-test
+	$(BIN)/python -m pytest -q -m "not soak"
+
+soak: build/ready build/ready-to-test
+	$(BIN)/python -m pytest -q -m soak
+
+check: lint types test
+
+lint: build/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: build/ready
+	$(BIN)/mypy
+
+format: build/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: build/ready
+	@scripts/need.sh build bench
+	$(BIN)/pip install -q python-pytun
+	$(BIN)/python -m benchmarks
+
+# The virtual environment, with ringtun in it as it stands in this checkout, its native core built.
+build/ready: $(NATIVE) scripts/need.sh
+	@PYTHON=$(PYTHON) scripts/need.sh build
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing what ringtun needs, and building it"
+	@$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	@$(BIN)/python -c "import ringtun._native"
+	@mkdir -p build && touch $@
+
+build/ready-to-test: scripts/need.sh
+	@scripts/need.sh test
+	@mkdir -p build && touch $@
+
+clean:
+	rm -rf build $(VENV) src/ringtun/_native.c src/ringtun/*.so src/*.egg-info

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Make sure that the Debian packages are here that a target needs: `need.sh build`, `need.sh test` …
+# As root it installs what is missing; otherwise it names the one line that does.
+set -eu
+
+python=${PYTHON:-python3}
+missing=
+
+need() { # a command that succeeds where the package is here, then the package
+    if ! eval "$1" >/dev/null 2>&1; then missing="$missing $2"; fi
+}
+command_of() { need "command -v $1" "$2"; }
+
+for what in "$@"; do
+    case $what in
+    build)
+        need "$python -c 'import ensurepip, venv'" python3-venv
+        need "test -f \"\$($python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h\"" python3-dev
+        command_of cc gcc
+        ;;
+    demo)
+        command_of ping iputils-ping
+        ;;
+    test)
+        command_of ping iputils-ping
+        command_of tcpdump tcpdump
+        command_of nsenter util-linux
+        command_of setpriv util-linux
+        command_of ip iproute2
+        command_of c++ g++
+        ;;
+    bench)
+        command_of iperf3 iperf3
+        command_of ping iputils-ping
+        ;;
+    esac
+done
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "Installing Debian packages:$missing"
+    apt-get update -q >/dev/null || true
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >/dev/null
+else
+    echo "Some Debian packages are missing. Install them with:" >&2
+    echo "    sudo apt-get install$missing" >&2
+    exit 1
+fi

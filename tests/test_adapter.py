@@ -1,0 +1,288 @@
+"""Adapters: what is checked before anything is made, what stays behind, who holds what."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import ringtun
+from ringtun.errors import (
+    AdapterBusy,
+    AdapterExists,
+    AdapterNotFound,
+    EndReason,
+    SessionClosed,
+)
+from ringtun.host import netlink
+from ringtun.host.linux import LinuxHost
+from ringtun.host.namespace import Namespace
+from ringtun.testing import memory_link
+from ringtun.testing.conformance import packet
+
+
+def interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": ""}, "0 bytes"),
+        ({"name": "x" * 16}, "16 bytes"),
+        ({"name": "a/b"}, "'/'"),
+        ({"name": "a b"}, "' '"),
+        ({"name": "tun%d"}, "'%'"),
+        ({"name": ".."}, "no interface name"),
+        ({"addresses": ["10.0.0.1"]}, "lacks its prefix"),
+        ({"addresses": ["10.0.0.300/24"]}, "is none"),
+        ({"addresses": ["10.0.0.1/33"]}, "is none"),
+        ({"addresses": ["nonsense/24"]}, "is none"),
+        ({"mtu": 67}, "68 to 65535"),
+        ({"mtu": 65536}, "68 to 65535"),
+        ({"mtu": 1279, "addresses": ["fd00::1/64"]}, "IPv6 needs"),
+        ({"txqueuelen": 0}, "txqueuelen"),
+        ({"txqueuelen": 1 << 30}, "txqueuelen"),
+        ({"owner": 1000}, "persist"),
+    ],
+)
+def test_arguments_are_checked_first(arguments: dict[str, Any], says: str) -> None:
+    before, held = interfaces(), descriptors()
+    with pytest.raises(ValueError, match=says):
+        ringtun.create_adapter(**{"name": "checked0", **arguments})
+    assert interfaces() == before
+    assert descriptors() == held
+
+
+def test_a_namespace_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match="ip netns add nowhere"):
+        ringtun.create_adapter("lost0", netns="nowhere")
+    with pytest.raises(FileNotFoundError, match="ip netns add nowhere"):
+        ringtun.open_adapter("lost0", netns="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pump": "other"}, "inline"),
+        ({"spin": -1}, "spin"),
+        ({"spin": 2}, "spin"),
+        ({"capacity": 5}, "power of two"),
+    ],
+)
+def test_session_options_are_checked(options: dict[str, Any], says: str) -> None:
+    left, right = memory_link()
+    with left, right:
+        with pytest.raises(ValueError, match=says):
+            left.start_session(**options)
+        left.start_session().close()
+
+
+def test_spinning_receives() -> None:
+    left, right = memory_link()
+    with left, right, left.start_session() as a, right.start_session(spin=0.01) as b:
+        with pytest.raises(TimeoutError):
+            b.receive(0.001)
+        a.send(packet(1))
+        assert b.receive() == packet(1)
+
+
+def test_a_closed_adapter_ends_its_sessions() -> None:
+    left, right = memory_link()
+    session = left.start_session()
+    left.close()
+    left.close()
+    with pytest.raises(SessionClosed) as caught:
+        session.receive()
+    assert caught.value.reason is EndReason.ADAPTER_CLOSED
+    with pytest.raises(SessionClosed):
+        next(iter(session))
+    with pytest.raises(AdapterNotFound, match="closed"):
+        left.start_session()
+    right.close()
+
+
+def test_a_forgotten_adapter_warns() -> None:
+    left, right = memory_link()
+    right.close()
+    with pytest.warns(ResourceWarning, match="unclosed adapter left"):
+        del left
+        gc.collect()
+
+
+def test_a_link_in_memory_drops_and_counts() -> None:
+    left, right = memory_link()
+    with left, right, left.start_session() as a:
+        a.send(packet(1))  # nobody is there
+        with right.start_session() as b:
+            a.send(packet(2))
+            assert b.receive(1) == packet(2)
+            for number in range(300):
+                a.send(packet(number, 65535))
+            received = 0
+            while b.try_receive() is not None:
+                received += 1
+            assert 0 < received < 300
+            assert b.statistics().discards.host_queue_full == 300 - received
+
+
+@pytest.mark.kernel
+class TestKernel:
+    def test_as_asked(self) -> None:
+        with ringtun.create_adapter(
+            "asked0", addresses=["10.1.2.3/24", "fd01::1/64"], mtu=1420, txqueuelen=77
+        ) as adapter:
+            assert adapter.name == "asked0"
+            assert adapter.ifindex == socket.if_nametoindex("asked0")
+            assert adapter.mtu == 1420
+            assert adapter.up
+            assert [str(a) for a in adapter.addresses] == ["10.1.2.3/24", "fd01::1/64"]
+            host = adapter._driver.host
+            assert isinstance(host, LinuxHost)
+            assert host.info().txqueuelen == 77
+            assert "created" in repr(adapter)
+        assert "asked0" not in interfaces()
+
+    def test_down(self) -> None:
+        with ringtun.create_adapter("down0", up=False) as adapter:
+            assert not adapter.up
+            with adapter.start_session() as session:
+                session.send(packet(1))
+                assert session.statistics().discards.host_down == 1
+
+    def test_a_name_that_is_taken(self) -> None:
+        with ringtun.create_adapter("taken0"):
+            for name in ("taken0", "lo"):
+                with pytest.raises(AdapterExists, match=name):
+                    ringtun.create_adapter(name)
+        with pytest.raises(AdapterNotFound, match="nowhere0"):
+            ringtun.open_adapter("nowhere0")
+
+    def test_every_step_that_fails_leaves_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each system call of creating fails once, then each change by netlink."""
+        ringtun.create_adapter("warm0").close()
+        before, held = interfaces(), descriptors()
+
+        def create() -> None:
+            ringtun.create_adapter("half0", addresses=["10.1.2.3/24"], mtu=1400).close()
+
+        for owner, name in ((fcntl, "ioctl"), (netlink, "_converse"), (os, "open")):
+            original = getattr(owner, name)
+            calls = count_calls(monkeypatch, owner, name, create)
+            assert calls > 0
+            for nth in range(calls):
+                with monkeypatch.context() as patch:
+                    patch.setattr(owner, name, failing(original, nth))
+                    with pytest.raises(OSError, match="made to fail"):
+                        create()
+                assert interfaces() == before, (name, nth)
+                assert descriptors() == held, (name, nth)
+        create()
+
+    def test_a_failure_in_the_middle_of_a_persistent_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = netlink.Link.configure
+        monkeypatch.setattr(netlink.Link, "configure", failing(original, 0))
+        with pytest.raises(OSError, match="made to fail"):
+            ringtun.create_adapter("half1", persist=True)
+        assert "half1" not in interfaces()
+
+    def test_a_session_that_fails_to_start_leaves_the_adapter(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ringtun.create_adapter("start0") as adapter:
+            adapter.start_session().close()
+            held = descriptors()
+            for owner, name in ((LinuxHost, "connect"), (os, "memfd_create"), (os, "eventfd")):
+                original = getattr(owner, name)
+                calls = count_calls(
+                    monkeypatch, owner, name, lambda: adapter.start_session().close()
+                )
+                for nth in range(calls):
+                    with monkeypatch.context() as patch:
+                        patch.setattr(owner, name, failing(original, nth))
+                        with pytest.raises(OSError, match="made to fail"):
+                            adapter.start_session()
+                    assert descriptors() == held, (name, nth)
+                    with adapter.start_session() as session:
+                        session.send(packet(1))
+
+    def test_opened_twice_in_one_process(self) -> None:
+        with ringtun.create_adapter("twice0") as one:
+            with ringtun.open_adapter("twice0") as other:
+                assert other.ifindex == one.ifindex
+                with one.start_session(), pytest.raises(AdapterBusy):
+                    other.start_session()
+                other.start_session().close()
+            assert "twice0" in interfaces()
+            again = ringtun.open_adapter("twice0")
+        assert "twice0" in interfaces(), "the last handle keeps it"
+        again.start_session().close()
+        again.close()
+        assert "twice0" not in interfaces()
+
+    def test_persistent(self) -> None:
+        with ringtun.create_adapter("stays0", persist=True, addresses=["10.9.0.1/24"]):
+            pass
+        assert "stays0" in interfaces()
+        with ringtun.open_adapter("stays0") as adapter:
+            assert [str(a) for a in adapter.addresses] == ["10.9.0.1/24"]
+            with adapter.start_session() as session:
+                session.send(packet(1))
+            host = adapter._driver.host
+            assert isinstance(host, LinuxHost)
+            host.delete()
+        assert "stays0" not in interfaces()
+
+    def test_removed(self) -> None:
+        with ringtun.create_adapter("gone0") as adapter:
+            netlink.delete(Namespace.current(), adapter.ifindex)
+            with pytest.raises(AdapterNotFound):
+                adapter.mtu  # noqa: B018
+            with pytest.raises(AdapterNotFound, match="removed"):
+                adapter.start_session()
+            with pytest.raises(AdapterNotFound, match="no adapter"):
+                ringtun.open_adapter("gone0")
+        ringtun.create_adapter("gone0").close()
+
+
+def failing(original: Callable[..., Any], nth: int) -> Callable[..., Any]:
+    """``original``, but its call number ``nth`` fails."""
+    calls = 0
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth + 1:
+            raise OSError(5, "made to fail")
+        return original(*arguments, **options)
+
+    return call
+
+
+def count_calls(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, action: Callable[[], None]
+) -> int:
+    calls = 0
+    original = getattr(owner, name)
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, counting)
+        action()
+    return calls
