@@ -6,6 +6,8 @@ import fcntl
 import gc
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +97,39 @@ def test_spinning_receives() -> None:
             b.receive(0.001)
         a.send(packet(1))
         assert b.receive() == packet(1)
+
+
+def test_threads_of_the_engine() -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    left, right = memory_link()
+    with left, right:
+        before = threads()
+        with left.start_session() as a, right.start_session() as b:
+            a.send(packet(1))
+            assert b.receive(1) == packet(1)
+            assert threads() == before, "inline: nothing runs beside the program"
+            assert a.statistics().wakeups == 0
+        with left.start_session(pump="thread"):
+            assert threads() == before + 2
+        assert threads() == before
+
+
+@pytest.mark.parametrize("pump", ["inline", "thread"])
+def test_a_program_that_closes_nothing_ends_well(pump: str) -> None:
+    code = f"""
+from ringtun.testing import memory_link
+left, right = memory_link()
+a, b = left.start_session(pump={pump!r}), right.start_session(pump={pump!r})
+a.send(b"E" * 20)
+assert b.receive(5) == b"E" * 20
+batch = [a.send(b"E" * 20), b.receive_many(timeout=5)]
+view = batch[1][0][4:]
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == b""
 
 
 def test_a_closed_adapter_ends_its_sessions() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -96,8 +96,10 @@ class RingTests:
             while ring.producer.push(bytes([turn, pushed])):
                 pushed += 1
             assert pushed == (ring.capacity - 4) // 8
+            assert ring.producer.staged == pushed * 8
             assert ring.consumer.pop() is None, "nothing is seen before it is submitted"
             ring.producer.submit()
+            assert ring.producer.staged == 0
             assert ring.consumer.content == pushed * 8
             for number in range(pushed):
                 assert ring.consumer.pop() == bytes([turn, number])
@@ -489,6 +491,59 @@ class Histories(RuleBasedStateMachine):
                 batch.release()
         for ring in getattr(self, "rings", []):
             ring.close()
+
+
+words = st.integers(0, 80) | st.integers(0, 0xFFFFFFFF)
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    try:
+        result = call()
+    except (SessionClosed, RingCorrupt) as error:
+        return type(error)
+    if result is None or isinstance(result, (bytes, bool)):
+        return result
+    with result as batch:
+        return [bytes(view) for view in batch]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    capacity=st.sampled_from(SIZES),
+    starts=st.tuples(words, words),
+    scribbles=st.lists(st.tuples(st.integers(0, 18), words), max_size=12),
+    calls=st.lists(st.sampled_from(["pop", "peek_many", "push", "submit", "arm"]), max_size=12),
+)
+def test_a_hostile_ring_gives_the_same_to_both(
+    capacity: int,
+    starts: tuple[int, int],
+    scribbles: list[tuple[int, int]],
+    calls: list[str],
+) -> None:
+    """Nonsense in any word, at any time: a packet, EMPTY, FULL, the end or CORRUPT, and no more."""
+    seen = []
+    for core in CORES:
+        memory = bytearray(abi.ring_size(capacity))
+        for offset, value in zip((abi.RING_HEAD, abi.RING_TAIL), starts, strict=True):
+            memory[offset : offset + 4] = value.to_bytes(4, sys.byteorder)
+        results: list[Any] = []
+        try:
+            sides = core.Producer(memory, capacity), core.Consumer(memory, capacity)
+        except RingCorrupt:
+            seen.append([RingCorrupt])
+            continue
+        for step, call in enumerate(calls):
+            if step < len(scribbles):
+                word, value = scribbles[step]
+                memory[word * 4 : word * 4 + 4] = value.to_bytes(4, sys.byteorder)
+            if call == "push":
+                results.append(outcome(lambda: sides[0].push(b"12345678")))  # noqa: B023
+            elif call == "submit":
+                sides[0].submit()
+            else:
+                results.append(outcome(getattr(sides[1], call)))
+        seen.append(results)
+    assert seen[0] == seen[1]
 
 
 CORES: list[ModuleType] = [_native, _twin]

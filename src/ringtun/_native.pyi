@@ -47,6 +47,9 @@ class Producer:
     def room(self) -> int:
         """Bytes that packets with their headers may still take."""
     @property
+    def staged(self) -> int:
+        """Bytes of packets, with their headers, that were pushed and not yet submitted."""
+    @property
     def ended(self) -> bool:
         """Whether the consumer wrote 0xFFFFFFFF as Head, or this side was closed."""
     def push(self, packet: Buffer) -> bool:

@@ -269,6 +269,10 @@ cdef class Producer:
         return ring_room(&self.ring)
 
     @property
+    def staged(self):
+        return (self.ring.reserved - self.ring.tail) & (self.ring.capacity - 1)
+
+    @property
     def ended(self):
         return self.closed or ring_refresh_head(&self.ring) == RING_ENDED
 

@@ -132,6 +132,10 @@ class Producer:
         return self._room()
 
     @property
+    def staged(self) -> int:
+        return (self._reserved - self._tail) % self._ring.capacity
+
+    @property
     def ended(self) -> bool:
         return self._closed or self._ring.words[_HEAD] == abi.RING_CLOSED
 

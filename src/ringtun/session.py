@@ -84,7 +84,6 @@ class Session:
         self._receiver: int | None = None  # the thread that waits to receive
         self._sender: int | None = None  # the thread that waits to send
         self._gatherer: int | None = None  # the thread inside `gather`
-        self._gathered = 0
         self._send_full = 0
         self._final: Statistics | None = None
         self._epoll: select.epoll | None = None
@@ -256,9 +255,7 @@ class Session:
         except SessionClosed as error:
             raise self._end_error(error) from None
         finally:
-            if self._gatherer is None:
-                self._producer.submit()
-                self._flush(timeout)
+            self._show(timeout)
         return done
 
     @contextmanager
@@ -277,9 +274,7 @@ class Session:
             yield
         finally:
             self._gatherer = None
-            self._gathered = 0
-            self._producer.submit()
-            self._flush(None)
+            self._show(None)
 
     def _gather(self, packet: Buffer, timeout: float | None) -> None:
         try:
@@ -288,11 +283,7 @@ class Session:
             raise self._end_error(error) from None
         if not pushed:
             self._await_room(lambda: self._producer.push(packet), timeout)
-        self._gathered += memoryview(packet).nbytes
-        if self._gathered >= _GATHER_BYTES:
-            self._gathered = 0
-            self._producer.submit()
-            self._flush(timeout)
+        self._show(timeout)
 
     def reserve(self, size: int, timeout: float | None = None) -> ReservedSlot:
         """Room in the ring for a packet of up to ``size`` bytes, to be written in place.
@@ -328,9 +319,13 @@ class Session:
             slot.commit(length)
         except SessionClosed as error:
             raise self._end_error(error) from None
-        if self._gatherer is None:
+        self._show(None)
+
+    def _show(self, timeout: float | None) -> None:
+        """Show the driver what was pushed; inside `gather`, only once it is much."""
+        if self._gatherer is None or self._producer.staged >= _GATHER_BYTES:
             self._producer.submit()
-            self._flush(None)
+            self._flush(timeout)
 
     def _flush(self, timeout: float | None) -> None:
         """With an inline engine: move what is in the ring to the host."""
