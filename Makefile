@@ -41,7 +41,7 @@ format: build/ready
 
 bench: build/ready
 	@scripts/need.sh build bench
-	$(BIN)/pip install -q python-pytun
+	$(BIN)/pip install -qq python-pytun
 	$(BIN)/python -m benchmarks
 
 # The virtual environment, with ringtun in it as it stands in this checkout, its native core built.
@@ -49,8 +49,8 @@ build/ready: $(NATIVE) scripts/need.sh
 	@PYTHON=$(PYTHON) scripts/need.sh build
 	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing what ringtun needs, and building it"
-	@$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	@$(BIN)/pip install -qq --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation -e ".[dev]"
 	@$(BIN)/python -c "import ringtun._native"
 	@mkdir -p build && touch $@
 

@@ -46,7 +46,7 @@ USER_NAMESPACE_SYSCTLS: Final = (
 
 
 def enter_private_world() -> None:
-    """Move this process into network and mount namespaces of its own, with an empty ``/run``.
+    """Move this process into network and mount namespaces of its own, ``/run/netns`` empty.
 
     What it makes there (interfaces, named namespaces) is seen by itself and its children alone, and
     goes with the last of them, however they end. ``lo`` is up. A process that is not privileged
@@ -61,14 +61,25 @@ def enter_private_world() -> None:
     try:
         _unshare_as_root()
         _mount("none", "/", flags=MS_REC | MS_PRIVATE)
-        _mount("tmpfs", "/run", kind="tmpfs", options="mode=755")
-        NAMED_NAMESPACES.mkdir()
+        _hide_named_namespaces()
         _set_up("lo")
     except OSError as error:
         raise PermissionError(
             error.errno,
             f"cannot make a private network namespace ({error.strerror}): {_obstacle()}",
         ) from error
+
+
+def _hide_named_namespaces() -> None:
+    """Lay an empty directory over the system's named namespaces.
+
+    Where there is none yet, over all of ``/run``: making one would change the machine.
+    """
+    if NAMED_NAMESPACES.is_dir():
+        _mount("tmpfs", str(NAMED_NAMESPACES), kind="tmpfs", options="mode=755")
+    else:
+        _mount("tmpfs", "/run", kind="tmpfs", options="mode=755")
+        NAMED_NAMESPACES.mkdir()
 
 
 def _unshare_as_root() -> None:

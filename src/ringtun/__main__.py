@@ -1,0 +1,5 @@
+"""``python -m ringtun``: the command line."""
+
+from ringtun.cli import main
+
+main()
