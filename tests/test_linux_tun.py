@@ -28,15 +28,11 @@ from ringtun.host.linux_tun import LinuxTun, check_name
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link
 from ringtun.testing.netns import NetworkNamespace
+from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
 pytestmark = pytest.mark.world
 
-NOBODY = 65534
 UDP_SEGMENT = 103  # linux/udp.h
-as_ordinary_user = pytest.mark.skipif(
-    int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,
-    reason="there is one user only in this user namespace",
-)
 
 
 @pytest.fixture
@@ -64,10 +60,6 @@ def run(tun: LinuxTun) -> None:
     link.configure(mtu=1000, addresses=[ip_interface("10.7.0.1/24")], up=True)
     tun.carrier(True)
     link.wait_running(5)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def udp_socket(namespace: Namespace) -> socket.socket:
@@ -134,27 +126,6 @@ def open_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     finally:
         node.unlink()
-
-
-def raised_by_nobody(call: Callable[[], object]) -> str:
-    """The class and message of what ``call`` raises in a child process without any rights."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            call()
-        except BaseException as error:
-            os.write(write, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 # names -------------------------------------------------------------------------------------------
@@ -358,7 +329,7 @@ def test_a_closed_node_is_a_matter_of_permission(
     node.touch(mode=0o600)
     monkeypatch.setattr(linux_tun, "TUN_NODE", str(node))
     with Namespace.current() as namespace:
-        raised = raised_by_nobody(lambda: LinuxTun.create("vpn0", namespace=namespace))
+        raised = raised_in_child(lambda: LinuxTun.create("vpn0", namespace=namespace), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 13] no permission to use an adapter: ")
     assert "tun is closed to this user; run as root, or start the driver service" in raised
 
@@ -368,7 +339,7 @@ def test_a_closed_node_is_a_matter_of_permission(
 @pytest.mark.usefixtures("open_node")
 def test_an_ordinary_user_lacks_a_capability() -> None:
     with Namespace.current() as namespace:
-        raised = raised_by_nobody(lambda: LinuxTun.create("vpn0", namespace=namespace))
+        raised = raised_in_child(lambda: LinuxTun.create("vpn0", namespace=namespace), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to create adapter")
     assert "no CAP_NET_ADMIN in this network namespace; run as root, or start the driver" in raised
 
@@ -441,12 +412,12 @@ def test_its_owner_attaches_without_rights_and_nobody_else_does() -> None:
                 name, namespace=namespace, persist=True, owner=owner, group=group
             ).close()
         try:
-            assert raised_by_nobody(lambda: LinuxTun.attach("mine", namespace=namespace)) == ""
-            assert raised_by_nobody(lambda: LinuxTun.attach("ours", namespace=namespace)) == ""
-            raised = raised_by_nobody(lambda: LinuxTun.attach("theirs", namespace=namespace))
+            assert raised_in_child(lambda: LinuxTun.attach("mine", namespace=namespace)) == ""
+            assert raised_in_child(lambda: LinuxTun.attach("ours", namespace=namespace)) == ""
+            raised = raised_in_child(lambda: LinuxTun.attach("theirs", namespace=namespace), NOBODY)
             assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to attach")
             assert "it belongs to another user or group" in raised
-            raised = raised_by_nobody(lambda: LinuxTun.attach("none", namespace=namespace))
+            raised = raised_in_child(lambda: LinuxTun.attach("none", namespace=namespace), NOBODY)
             assert raised.startswith("AdapterNotFound: ")
         finally:
             for name in ("mine", "ours", "theirs"):

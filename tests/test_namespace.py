@@ -8,21 +8,15 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from ringtun.host.namespace import Namespace
 from ringtun.testing.netns import NetworkNamespace
+from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
 pytestmark = pytest.mark.world
-
-NOBODY = 65534
-as_ordinary_user = pytest.mark.skipif(
-    int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,
-    reason="there is one user only in this user namespace",
-)
 
 
 @pytest.fixture
@@ -35,31 +29,6 @@ def here() -> tuple[int, int]:
     """The identity of the calling thread's network namespace."""
     status = os.stat("/proc/thread-self/ns/net")
     return status.st_dev, status.st_ino
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def raised_by_nobody(call: Callable[[], object]) -> str:
-    """The class and message of what ``call`` raises in a child process without any rights."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            call()
-        except BaseException as error:
-            os.write(write, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 def test_current_runs_in_a_thread_of_its_own_in_the_callers_namespace() -> None:
@@ -178,6 +147,6 @@ def test_it_stays_the_same_when_its_name_goes_to_another() -> None:
 def test_an_ordinary_user_may_not_enter(network: NetworkNamespace) -> None:
     with Namespace.named("blue") as namespace:
         namespace.run(here)
-        raised = raised_by_nobody(lambda: namespace.run(here))
+        raised = raised_in_child(lambda: namespace.run(here), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to enter network")
     assert "run as root" in raised

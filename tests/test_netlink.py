@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
 from pathlib import Path
@@ -18,10 +17,10 @@ from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, LinkInfo
 from ringtun.testing.netns import NetworkNamespace
+from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
 pytestmark = pytest.mark.world
 
-NOBODY = 65534
 NOT_THERE = 4242
 
 
@@ -46,10 +45,6 @@ def tun(namespace: Namespace) -> Iterator[LinuxTun]:
 @pytest.fixture
 def link(tun: LinuxTun) -> Link:
     return Link(tun.namespace, tun.ifindex)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 class Meddled(Link):
@@ -300,29 +295,17 @@ def test_it_works_under_a_running_event_loop(link: Link) -> None:
     assert asyncio.run(main()).mtu == 1400
 
 
-@pytest.mark.skipif(
-    int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,
-    reason="there is one user only in this user namespace",
-)
+@as_ordinary_user
 def test_an_ordinary_user_may_look_but_not_touch() -> None:
     with Namespace.current() as namespace:
         index = netlink.find(namespace, "lo")
         assert index is not None
         link = Link(namespace, index)
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setuid(NOBODY)
-                link.info()
-                link.set_mtu(1500)
-            except BaseException as error:
-                os.write(write, f"{type(error).__name__}: {error}".encode())
-            finally:
-                os._exit(0)
-        os.close(write)
-        with open(read) as answer:
-            raised = answer.read()
-        os.waitpid(child, 0)
+
+        def look_then_touch() -> None:
+            link.info()
+            link.set_mtu(1500)
+
+        raised = raised_in_child(look_then_touch, NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to set the MTU of lo")
     assert "CAP_NET_ADMIN" in raised

@@ -14,38 +14,13 @@ import pytest
 
 from ringtun.testing import netns
 from ringtun.testing.netns import NetworkNamespace, enter_private_world
+from tests.children import NOBODY, as_ordinary_user, raised_in_child
 
 pytestmark = pytest.mark.world
-
-NOBODY = 65534
-PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def here(path: str = "/proc/thread-self/ns/net") -> int:
     return os.stat(path).st_ino
-
-
-def raised_in_child(call: Callable[[], object], user: int | None = None) -> str:
-    """The class and message of what ``call`` raises in a child process, of ``user`` if given."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if user is not None:
-                os.setgroups([])
-                os.setgid(user)
-                os.setuid(user)
-                netns._libc_call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # as exec() would
-            call()
-        except BaseException as error:
-            os.write(write, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    return text
 
 
 def live_in_a_private_world() -> None:
@@ -69,10 +44,7 @@ def test_a_private_world_is_empty_and_works() -> None:
     assert here() == outside
 
 
-@pytest.mark.skipif(
-    int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,
-    reason="there is one user only in this user namespace",
-)
+@as_ordinary_user
 def test_an_ordinary_user_is_root_in_a_private_world() -> None:
     raised = raised_in_child(live_in_a_private_world, user=NOBODY)
     if "cannot make a private network namespace" in raised:

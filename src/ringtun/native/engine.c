@@ -22,6 +22,26 @@ int engine_init(struct engine *e, struct host *host, const struct engine_offer *
     return error ? error : pthread_mutex_init(&e->to_host_lock, NULL);
 }
 
+/* What a step says, by how its last packet fared; no lock is held. */
+static enum engine_result step_ended(struct engine *e, enum ring_status status)
+{
+    switch (status) {
+    case RING_OK:
+        return ENGINE_MORE;
+    case RING_EMPTY:
+        return ENGINE_IDLE;
+    case RING_FULL:
+        return ENGINE_BLOCKED;
+    case RING_ENDED:
+        engine_end(e, ENGINE_REMOVED);
+        return ENGINE_OVER;
+    case RING_CORRUPT:
+        break;
+    }
+    engine_end(e, ENGINE_CORRUPT);
+    return ENGINE_OVER;
+}
+
 /* ---- host to client ------------------------------------------------------------------------- */
 
 /* Put the pending packet into the ring. */
@@ -119,18 +139,7 @@ enum engine_result engine_step_to_client(struct engine *e, unsigned budget, unsi
     ring_submit(&e->to_client);
     *moved = (unsigned)(e->to_client_counters.packets - before);
     pthread_mutex_unlock(&e->to_client_lock);
-
-    switch (status) {
-    case RING_OK:
-        return ENGINE_MORE;
-    case RING_EMPTY:
-        return ENGINE_IDLE;
-    case RING_FULL:
-        return ENGINE_BLOCKED;
-    default:
-        engine_end(e, ENGINE_REMOVED);
-        return ENGINE_OVER;
-    }
+    return step_ended(e, status);
 }
 
 /* ---- client to host ------------------------------------------------------------------------- */
@@ -194,18 +203,7 @@ enum engine_result engine_step_to_host(struct engine *e, unsigned budget, unsign
     if (e->to_host_space && ring_producer_waits(e->to_host_space))
         event_signal(e->to_host_space->event);
     pthread_mutex_unlock(&e->to_host_lock);
-
-    switch (status) {
-    case RING_OK:
-        return ENGINE_MORE;
-    case RING_EMPTY:
-        return ENGINE_IDLE;
-    case RING_FULL:
-        return ENGINE_BLOCKED;
-    default:
-        engine_end(e, status == RING_CORRUPT ? ENGINE_CORRUPT : ENGINE_REMOVED);
-        return ENGINE_OVER;
-    }
+    return step_ended(e, status);
 }
 
 /* ---- the end, and what is asked from outside ---------------------------------------------------- */
