@@ -187,8 +187,13 @@ cdef class Space:
         self.space.event = new_event()
 
     def __dealloc__(self):
-        if self.space.event >= 0:
-            close(self.space.event)
+        self.close()
+
+    def close(self):
+        cdef int event = self.space.event
+        self.space.event = -1
+        if event >= 0:
+            close(event)
 
     def fileno(self):
         return self.space.event

@@ -102,7 +102,14 @@ class EmbeddedDevice:
     def close(self) -> None:
         """See `ringtun.device.Device`."""
         self._handle.close()
+        self._close_spaces()
 
     def abandon(self) -> None:
         """See `ringtun.device.Device`."""
         self._handle.abandon()
+        self._close_spaces()
+
+    def _close_spaces(self) -> None:
+        for space in (self.to_client_space, self.to_host_space):
+            if space is not None:
+                space.close()
