@@ -5,25 +5,33 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import resource
+import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 import ringtun
+from ringtun.driver.adapter import DriverAdapter, Handle
 from ringtun.errors import (
     AdapterBusy,
     AdapterExists,
     AdapterNotFound,
     EndReason,
+    RingCorrupt,
     SessionClosed,
 )
 from ringtun.host import netlink
 from ringtun.host.linux import LinuxHost
+from ringtun.host.memory import MemoryHost
 from ringtun.host.namespace import Namespace
+from ringtun.offer import Offer
 from ringtun.testing import memory_link
 from ringtun.testing.conformance import packet
 
@@ -56,6 +64,9 @@ def descriptors() -> int:
         ({"txqueuelen": 0}, "txqueuelen"),
         ({"txqueuelen": 1 << 30}, "txqueuelen"),
         ({"owner": 1000}, "persist"),
+        ({"owner": -1, "persist": True}, "owner"),
+        ({"group": 1 << 32, "persist": True}, "group"),
+        ({"addresses": ["10.0.0.1/24", "10.0.0.1/24"]}, "twice"),
     ],
 )
 def test_arguments_are_checked_first(arguments: dict[str, Any], says: str) -> None:
@@ -64,6 +75,27 @@ def test_arguments_are_checked_first(arguments: dict[str, Any], says: str) -> No
         ringtun.create_adapter(**{"name": "checked0", **arguments})
     assert interfaces() == before
     assert descriptors() == held
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"name": None}, "name is a string"),
+        ({"netns": 5}, "netns is a string"),
+        ({"addresses": "10.0.0.1/24"}, "addresses is a list"),
+        ({"addresses": [5]}, "an address is a string"),
+        ({"mtu": "1500"}, "mtu is an integer"),
+        ({"mtu": 1500.0}, "mtu is an integer"),
+        ({"txqueuelen": 5.0}, "txqueuelen is an integer"),
+        ({"owner": "root", "persist": True}, "owner is an integer"),
+        ({"group": True, "persist": True}, "group is an integer"),
+    ],
+)
+def test_arguments_of_another_type(arguments: dict[str, Any], says: str) -> None:
+    before = interfaces()
+    with pytest.raises(TypeError, match=says):
+        ringtun.create_adapter(**{"name": "checked0", **arguments})
+    assert interfaces() == before
 
 
 def test_a_namespace_that_is_not_there() -> None:
@@ -80,6 +112,8 @@ def test_a_namespace_that_is_not_there() -> None:
         ({"spin": -1}, "spin"),
         ({"spin": 2}, "spin"),
         ({"capacity": 5}, "power of two"),
+        ({"capacity": "4M"}, "power of two"),
+        ({"spin": "a"}, "spin"),
     ],
 )
 def test_session_options_are_checked(options: dict[str, Any], says: str) -> None:
@@ -119,6 +153,7 @@ def test_threads_of_the_engine() -> None:
 @pytest.mark.parametrize("pump", ["inline", "thread"])
 def test_a_program_that_closes_nothing_ends_well(pump: str) -> None:
     code = f"""
+from ringtun.offer import Offer
 from ringtun.testing import memory_link
 left, right = memory_link()
 a, b = left.start_session(pump={pump!r}), right.start_session(pump={pump!r})
@@ -130,6 +165,126 @@ view = batch[1][0][4:]
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == b""
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("pump", ["inline", "thread"])
+def test_a_program_that_forgets_its_adapter_ends(pump: str) -> None:
+    code = f"""
+import ringtun
+adapter = ringtun.create_adapter("forgot0")
+session = adapter.start_session(pump={pump!r})
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=20)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_forgotten_session_ends_though_its_warning_is_an_error() -> None:
+    left, right = memory_link()
+    with left, right:
+        for pump in ("inline", "thread"):
+            session = left.start_session(pump=pump)
+            with warnings.catch_warnings(), unraisable() as seen:
+                warnings.simplefilter("error")
+                del session
+                gc.collect()
+            assert seen == [ResourceWarning]
+            left.start_session().close()
+
+
+def test_sessions_in_a_cycle_are_collected_under_traffic() -> None:
+    def forget() -> None:
+        left, right = memory_link()
+        a, b = left.start_session(pump="thread"), right.start_session(pump="thread")
+        left.cycle = (left, right, a, b)  # type: ignore[attr-defined]
+        for number in range(200):
+            a.send(packet(number))
+
+    before = len(os.listdir("/proc/self/task"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for _ in range(15):
+            forget()
+            gc.collect()
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_a_close_that_is_interrupted_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception, from a signal's handler say, may come before any step of closing."""
+    from ringtun.driver.registration import Registration
+    from ringtun.event import Event
+
+    held = descriptors()
+    for owner, name in (
+        (DriverAdapter, "statistics"),
+        (Handle, "statistics"),
+        (MemoryHost, "disconnect"),
+        (Registration, "close"),
+        (Offer, "close"),
+        (Event, "close"),
+    ):
+        left, right = memory_link()
+        session = left.start_session(pump="thread")
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing(getattr(owner, name), 0))
+            with suppress(OSError):
+                session.close()
+        session.close()
+        left.start_session().close()
+        left.close()
+        right.close()
+        del session, left, right
+        assert descriptors() == held, name
+
+
+def test_a_session_keeps_its_adapter() -> None:
+    link = memory_link()
+    session = link[0].start_session()
+    other = link[1].start_session()
+    del link
+    gc.collect()
+    other.send(packet(1))
+    assert session.receive(1) == packet(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        session.close()
+        other.close()
+        gc.collect()
+
+
+def test_an_event_loop_sees_that_the_adapter_was_closed() -> None:
+    left, right = memory_link()
+    session = left.start_session()
+    poll = select.poll()
+    poll.register(session.fileno(), select.POLLIN)
+    left.close()
+    assert poll.poll(1000)
+    session.close()
+    with pytest.raises(SessionClosed):
+        session.fileno()
+    right.close()
+
+
+def test_a_corrupt_ring_stays_corrupt() -> None:
+    left, right = memory_link()
+    with left, right, left.start_session(pump="thread") as session:
+        words = memoryview(session._offer.to_client.mapping)[:12].cast("I")
+        words[1] = 3
+        with pytest.raises(RingCorrupt):
+            session.receive(1)
+        words[1] = 0
+        for call in (session.receive, session.try_receive, lambda: session.send(packet(1))):
+            with pytest.raises(RingCorrupt):
+                call()
+        words.release()
+
+
+def test_a_batch_of_nothing() -> None:
+    with pytest.raises(BufferError):
+        memoryview(ringtun.Batch())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="released"):
+        len(ringtun.Batch())
 
 
 def test_a_closed_adapter_ends_its_sessions() -> None:
@@ -280,6 +435,19 @@ class TestKernel:
             host.delete()
         assert "stays0" not in interfaces()
 
+    def test_closing_takes_no_descriptor(self) -> None:
+        """With none left, a session and its adapter end all the same, and the interface goes."""
+        adapter = ringtun.create_adapter("full0")
+        session = adapter.start_session()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            session.close()
+            adapter.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "full0" not in interfaces()
+
     def test_removed(self) -> None:
         with ringtun.create_adapter("gone0") as adapter:
             netlink.delete(Namespace.current(), adapter.ifindex)
@@ -290,6 +458,18 @@ class TestKernel:
             with pytest.raises(AdapterNotFound, match="no adapter"):
                 ringtun.open_adapter("gone0")
         ringtun.create_adapter("gone0").close()
+
+
+@contextmanager
+def unraisable() -> Iterator[list[type[BaseException]]]:
+    """The kinds of exceptions that nobody could catch."""
+    seen: list[type[BaseException]] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda caught: seen.append(caught.exc_type)
+    try:
+        yield seen
+    finally:
+        sys.unraisablehook = before
 
 
 def failing(original: Callable[..., Any], nth: int) -> Callable[..., Any]:

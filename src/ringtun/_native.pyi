@@ -165,7 +165,7 @@ class Host:
     def fileno(self) -> int: ...
 
 class TunHost(Host):
-    """A queue of the Linux TUN device. It borrows the descriptor, which is non-blocking."""
+    """A queue of the Linux TUN device, by a copy of ``fd``, which is non-blocking."""
 
     def __init__(self, fd: int) -> None: ...
 

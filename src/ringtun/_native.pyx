@@ -7,22 +7,26 @@ it. The contracts stand in ``_native.pyi``; the twin in plain Python is ``_twin.
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer,
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release,
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_SetFromErrno, PyErr_WarnEx
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
+from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strerror
+from posix.fcntl cimport fcntl
 from posix.unistd cimport close
+
+from collections.abc import Sequence
 
 from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
 
-cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object)
+cdef extern from "fcntl.h" nogil:
+    const int F_DUPFD_CLOEXEC
 
 cdef extern from "sys/eventfd.h" nogil:
     const int EFD_CLOEXEC
@@ -43,6 +47,9 @@ cdef extern from "native/space.h" nogil:
     struct tun_ring:
         pass
 
+    struct tun_packet:
+        uint8_t data[1]
+
     uint64_t tun_ring_size(uint32_t capacity)
 
     enum ring_status:
@@ -54,6 +61,7 @@ cdef extern from "native/space.h" nogil:
 
     bint ring_is_capacity(uint64_t capacity)
     uint32_t ring_span(uint32_t size)
+    tun_packet *ring_packet_at(tun_ring *ring, uint32_t offset)
 
     struct ring_producer:
         tun_ring *ring
@@ -205,6 +213,27 @@ cdef class Space:
         event_clear(self.space.event)
 
 
+cdef const char *UNSIGNED_BYTES = "B"
+
+
+cdef void show(Py_buffer *buffer, uint8_t *data, Py_ssize_t size, int flags):
+    """Fill all of a buffer but its owner: writable bytes."""
+    buffer.buf = data
+    buffer.len = size
+    buffer.itemsize = 1
+    buffer.readonly = 0
+    buffer.ndim = 1
+    buffer.format = NULL
+    if flags & PyBUF_FORMAT:
+        buffer.format = <char *>UNSIGNED_BYTES
+    buffer.shape = &buffer.len if flags & PyBUF_ND else NULL
+    buffer.strides = &buffer.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
+    buffer.suboffsets = NULL
+    buffer.internal = NULL
+
+
+# Engines and cursors look into it until their own end: the collector must not empty it before.
+@cython.no_gc_clear
 cdef class _Memory:
     """A ring's memory, held as long as anything looks into it."""
 
@@ -251,7 +280,7 @@ cdef class Producer:
     cdef bint closed
     cdef Slot slot
 
-    def __init__(self, memory, capacity, event=None, space=None, *, ip_only=False):
+    def __cinit__(self, memory, capacity, event=None, Space space=None, *, ip_only=False):
         self.memory = _Memory(memory, capacity)
         self.event = event
         self.event_fd = -1 if event is None else event.fileno()
@@ -322,11 +351,12 @@ cdef class Producer:
 
     cpdef bint push(self, packet) except -1:
         cdef Py_buffer buffer
-        self.check_usable()
         if type(packet) is bytes:
+            self.check_usable()
             return self.put(<const uint8_t *><char *>packet, len(<bytes>packet))
         PyObject_GetBuffer(packet, &buffer, PyBUF_SIMPLE)
         try:
+            self.check_usable()
             return self.put(<const uint8_t *>buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
@@ -339,7 +369,7 @@ cdef class Producer:
             batch = packets
             batch.check_open()
             while done < batch.span.count:
-                if not self.put(batch.span.slots[done].data, batch.span.slots[done].size):
+                if not self.put(batch.data(done), batch.span.slots[done].size):
                     break
                 done += 1
             return done - start
@@ -416,7 +446,8 @@ cdef class Slot:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if not self.open:
             raise BufferError("this slot was committed or left")
-        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+        show(buffer, self.data, self.size, flags)
+        buffer.obj = self
         self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
@@ -461,9 +492,8 @@ cdef class Slot:
 
 
 cdef struct slot_t:
-    uint8_t *data
+    uint32_t offset  # of the packet in the ring
     uint32_t size
-    uint32_t end
     uint32_t exports
 
 cdef struct span_t:
@@ -472,8 +502,10 @@ cdef struct span_t:
     uint32_t start
     uint32_t end
     bint released
-    Py_ssize_t first  # the first slot that is still in use once the batch is released
+    Py_ssize_t first     # once released, the first slot that may be in use still
+    Py_ssize_t exported  # slots with a view on them
     Py_ssize_t count
+    Py_ssize_t room
     slot_t slots[1]
 
 
@@ -487,9 +519,13 @@ cdef class Consumer:
     cdef bint closed
     cdef span_t *oldest
     cdef span_t *newest
+    cdef span_t *spare  # the last one freed: the next batch needs one like it
     cdef readonly Py_ssize_t pinned
 
-    def __init__(self, memory, capacity, event=None, space=None):
+    def __dealloc__(self):
+        free(self.spare)
+
+    def __cinit__(self, memory, capacity, event=None, Space space=None):
         self.memory = _Memory(memory, capacity)
         self.event = event
         self.space = space
@@ -540,6 +576,7 @@ cdef class Consumer:
         cdef span_t *span
         cdef slot_t *slot
         cdef Py_ssize_t limit, count = 0
+        cdef uint32_t offset = self.ring.next
         cdef Batch batch
         self.check_usable()
         if max_packets < 1:
@@ -550,9 +587,7 @@ cdef class Consumer:
         if status != RING_OK:
             raise_status(status)
         limit = min(max_packets, <Py_ssize_t>ring_content(&self.ring) // 4)
-        span = <span_t *>malloc(sizeof(span_t) + limit * sizeof(slot_t))
-        if span == NULL:
-            raise MemoryError()
+        span = self.new_span(limit)
         span.start = self.ring.next
         while count < limit:
             if count and not ring_content(&self.ring):
@@ -561,18 +596,19 @@ cdef class Consumer:
             if status != RING_OK:
                 break
             slot = &span.slots[count]
-            slot.data = view.data
+            slot.offset = offset
             slot.size = view.size
-            slot.end = view.end
             slot.exports = 0
+            offset = view.end
             count += 1
         if not count:
-            free(span)
+            self.free_span(span)
             raise_status(status)
         span.later = NULL
         span.end = self.ring.next
         span.released = False
         span.first = 0
+        span.exported = 0
         span.count = count
         if self.newest == NULL:
             self.oldest = span
@@ -582,8 +618,22 @@ cdef class Consumer:
         batch = Batch.__new__(Batch)
         batch.consumer = self
         batch.span = span
-        batch.exporting = -1
         return batch
+
+    cdef span_t *new_span(self, Py_ssize_t slots) except NULL:
+        cdef span_t *span = self.spare
+        self.spare = NULL
+        if span == NULL or span.room < slots:
+            free(span)
+            span = <span_t *>malloc(sizeof(span_t) + slots * sizeof(slot_t))
+            if span == NULL:
+                raise MemoryError()
+            span.room = slots
+        return span
+
+    cdef void free_span(self, span_t *span):
+        free(self.spare)
+        self.spare = span
 
     cdef void advance(self):
         """Give back, in order, all that nobody uses any more."""
@@ -594,16 +644,16 @@ cdef class Consumer:
             if not span.released:
                 end = span.start
                 break
-            while span.first < span.count and not span.slots[span.first].exports:
-                end = span.slots[span.first].end
-                span.first += 1
-            if span.first < span.count:
+            if span.exported:
+                while not span.slots[span.first].exports:
+                    span.first += 1
+                end = span.slots[span.first].offset
                 break
             end = span.end
             self.oldest = span.later
             if self.oldest == NULL:
                 self.newest = NULL
-            free(span)
+            self.free_span(span)
         if self.closed:
             if self.oldest == NULL:
                 self.memory.let_go()
@@ -633,10 +683,20 @@ cdef class Consumer:
 # Used by its own end, or by a view's: the collector must not empty it before.
 @cython.no_gc_clear
 cdef class Batch:
+    """Packets in the order of the ring, as writable views into it, until `release`.
+
+    Releasing it releases the views that it handed out. While a slice of one, or an array made from
+    it, lives, its slot is pinned: the ring does not move past it, its bytes stay, and a
+    ``ResourceWarning`` says so.
+    """
+
     cdef Consumer consumer
     cdef span_t *span  # NULL: released
     cdef Py_ssize_t exporting
-    cdef list views
+    cdef list views  # weak: a batch that is dropped goes at once, and its slots with it
+
+    def __cinit__(self):
+        self.exporting = -1
 
     def __dealloc__(self):
         if self.span != NULL:
@@ -650,33 +710,36 @@ cdef class Batch:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef slot_t *slot
-        if self.exporting < 0:
+        if self.exporting < 0 or self.span == NULL or self.span.released:
             raise BufferError("a batch is no buffer; its elements are")
         slot = &self.span.slots[self.exporting]
-        PyBuffer_FillInfo(buffer, self, slot.data, slot.size, 0, flags)
+        show(buffer, self.data(self.exporting), slot.size, flags)
+        buffer.obj = self
         buffer.internal = <void *>self.exporting
+        if not slot.exports:
+            self.span.exported += 1
         slot.exports += 1
 
     def __releasebuffer__(self, Py_buffer *buffer):
         cdef slot_t *slot = &self.span.slots[<Py_ssize_t>buffer.internal]
         slot.exports -= 1
-        if self.span.released and not slot.exports:
-            self.consumer.pinned -= 1
-            self.settle()
+        if not slot.exports:
+            self.span.exported -= 1
+            if self.span.released:
+                self.consumer.pinned -= 1
+                self.settle()
 
     cdef void settle(self):
         """After the release: forget the span once none of its slots is in use."""
-        cdef Py_ssize_t i
-        cdef bint used = False
-        for i in range(self.span.first, self.span.count):
-            if self.span.slots[i].exports:
-                used = True
-                break
-        if not used:
+        if not self.span.exported:
             self.span = NULL
         self.consumer.advance()
 
+    cdef uint8_t *data(self, Py_ssize_t i):
+        return ring_packet_at(self.consumer.ring.ring, self.span.slots[i].offset).data
+
     cdef object view(self, Py_ssize_t i):
+        self.check_open()
         self.exporting = i
         try:
             view = PyMemoryView_FromObject(self)
@@ -684,7 +747,7 @@ cdef class Batch:
             self.exporting = -1
         if self.views is None:
             self.views = []
-        self.views.append(view)
+        self.views.append(PyWeakref_NewRef(view, None))
         return view
 
     def __len__(self):
@@ -693,15 +756,20 @@ cdef class Batch:
 
     def __getitem__(self, index):
         cdef Py_ssize_t i
-        self.check_open()
+        cdef Py_ssize_t count = len(self)
         if isinstance(index, slice):
-            return [self.view(i) for i in range(*index.indices(self.span.count))]
+            return [self.view(i) for i in range(*index.indices(count))]
         i = index
         if i < 0:
-            i += self.span.count
-        if not 0 <= i < self.span.count:
+            i += count
+        if not 0 <= i < count:
             raise IndexError("no such packet in the batch")
         return self.view(i)
+
+    def __repr__(self):
+        if self.span == NULL or self.span.released:
+            return "<Batch released>"
+        return f"<Batch of {self.span.count} packets>"
 
     def __iter__(self):
         self.check_open()
@@ -715,22 +783,24 @@ cdef class Batch:
         self.release()
 
     def release(self):
-        cdef Py_ssize_t i, pinned = 0
+        cdef Py_ssize_t pinned
         if self.span == NULL or self.span.released:
             return
-        if self.views is not None:
-            for view in self.views:
-                if Py_REFCNT(view) > 2:  # the list's and this loop's own
+        views, self.views = self.views, None
+        if views is not None and self.span.exported:
+            for reference in views:
+                view = <object>PyWeakref_GetObject(reference)
+                if view is not None:
                     try:
                         view.release()
                     except BufferError:
                         pass
             view = None
-            self.views = None
+            # Whatever ran meanwhile may have released the batch already.
+            if self.span == NULL or self.span.released:
+                return
         self.span.released = True
-        for i in range(self.span.count):
-            if self.span.slots[i].exports:
-                pinned += 1
+        pinned = self.span.exported
         self.consumer.pinned += pinned
         self.settle()
         if pinned:
@@ -746,7 +816,7 @@ cdef class _BatchIterator:
     cdef Batch batch
     cdef Py_ssize_t next
 
-    def __cinit__(self, Batch batch):
+    def __cinit__(self, Batch batch not None):
         self.batch = batch
 
     def __iter__(self):
@@ -794,17 +864,27 @@ cdef class Host:
     cdef host *pointer
 
     def fileno(self):
-        return self.pointer.fd
+        return -1 if self.pointer == NULL else self.pointer.fd
 
 
 cdef class TunHost(Host):
     cdef host host
 
     def __cinit__(self, int fd):
+        self.host.fd = -1
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)
+        if fd < 0:
+            PyErr_SetFromErrno(OSError)
         host_init_tun(&self.host, fd)
         self.pointer = &self.host
 
+    def __dealloc__(self):
+        if self.host.fd >= 0:
+            close(self.host.fd)
 
+
+# An engine's threads use both links until its own end.
+@cython.no_gc_clear
 cdef class LinkHost(Host):
     cdef link_host host
     cdef Link incoming
@@ -846,6 +926,8 @@ cdef class Engine:
                   to_client_space=None, to_host_space=None):
         cdef engine_offer offer
         self.stop_event = -1
+        if host.pointer == NULL:
+            raise TypeError("a host is a TunHost or a LinkHost")
         self.host = host
         self.to_client = _Memory(to_client, to_client_capacity)
         self.to_host = _Memory(to_host, to_host_capacity)
@@ -888,6 +970,7 @@ cdef class Engine:
             self.stop_event = -1
         self.to_client.let_go()
         self.to_host.let_go()
+        self.host = None
 
     def step_to_client(self, unsigned budget):
         cdef engine_result result
@@ -908,6 +991,8 @@ cdef class Engine:
         return result
 
     def start_threads(self):
+        if self.engine == NULL or engine_end_reason(self.engine) != ENGINE_RUNNING:
+            raise SessionClosed(EndReason.CLOSED)
         if self.stop_event >= 0:
             raise ConcurrencyError("the engine's threads were started already")
         self.stop_event = new_event()
@@ -916,6 +1001,7 @@ cdef class Engine:
             raise OSError(error, f"cannot start the engine's threads: {strerror(error).decode()}")
 
     def abandon(self):
+        self.host = None
         self.engine = NULL  # not freed: the threads are not here, and a lock may be held for ever
         self.to_client.let_go()
         self.to_host.let_go()
@@ -940,3 +1026,6 @@ cdef class Engine:
             raise SessionClosed(EndReason.FORKED)
         engine_read_counters(self.engine, &to_client, &to_host)
         return counters_as_dict(&to_client), counters_as_dict(&to_host)
+
+
+Sequence.register(Batch)

@@ -91,9 +91,17 @@ class _Claim:
     def __init__(self, what: str) -> None:
         self._lock = threading.Lock()
         self._what = what
+        self._closed = False
+
+    def close(self) -> bool:
+        """Nobody enters any more. Returns whether nobody is inside."""
+        self._closed = True
+        return self._lock.acquire(blocking=False)
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
+            if self._closed:
+                raise SessionClosed(EndReason.CLOSED)
             raise ConcurrencyError(f"another thread {self._what} this ring just now")
 
     def __exit__(self, *error: object) -> None:
@@ -221,7 +229,8 @@ class Producer:
         if not self._closed:
             self._closed = True
             self._event = None
-            self._ring.let_go()
+            if self._claim.close():
+                self._ring.let_go()
 
 
 class Slot:
@@ -403,7 +412,8 @@ class Consumer:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._ring.let_go()
+            if self._claim.close():
+                self._ring.let_go()
 
 
 class Batch(Sequence[memoryview]):
@@ -428,10 +438,11 @@ class Batch(Sequence[memoryview]):
     @overload
     def __getitem__(self, index: slice) -> list[memoryview]: ...
     def __getitem__(self, index: int | slice) -> memoryview | list[memoryview]:
-        self._check_open()
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self._buffers)))]
-        view = memoryview(self._buffers[index])
+            return [self[i] for i in range(*index.indices(len(self)))]
+        buffer = self._buffers[index]
+        self._check_open()
+        view = memoryview(buffer)
         self._views.append(view)
         return view
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import ipaddress
 import os
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "create_adapter", "open_adapter"]
 
 _MAX_TXQUEUELEN = 1 << 20  # the kernel keeps an array of so many pointers
+_MAX_ID = 0xFFFFFFFE
 _MIN_MTU, _MAX_MTU, _MIN_IPV6_MTU = 68, 65535, 1280
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -73,11 +75,14 @@ def create_adapter(
     ``FileNotFoundError`` for a namespace that is not there; any other ``OSError`` of the kernel's.
     """
     LinuxHost, Namespace, check_name = _linux()
+    _check_strings(name=name, netns=netns)
     check_name(name)
-    interfaces = [_interface(address) for address in addresses]
+    interfaces = _interfaces(addresses)
     _check_mtu(mtu, interfaces)
-    if not 1 <= txqueuelen <= _MAX_TXQUEUELEN:
-        raise ValueError(f"txqueuelen is 1 to {_MAX_TXQUEUELEN} packets, not {txqueuelen}")
+    _check_number("txqueuelen", txqueuelen, 1, _MAX_TXQUEUELEN, "packets")
+    for kind, identity in (("owner", owner), ("group", group)):
+        if identity is not None:
+            _check_number(kind, identity, 0, _MAX_ID, "as a numeric id")
     namespace = Namespace.current() if netns is None else Namespace.named(netns)
     try:
         host = LinuxHost.create(
@@ -108,6 +113,7 @@ def open_adapter(name: str, *, netns: str | None = None) -> Adapter:
     LinuxHost, Namespace, check_name = _linux()
     from ringtun.host.netlink import find
 
+    _check_strings(name=name, netns=netns)
     check_name(name)
     namespace = Namespace.current() if netns is None else Namespace.named(netns)
     try:
@@ -139,7 +145,8 @@ class Adapter:
         self._driver = driver
         self._host = host
         self._closed = False
-        self._lock = threading.Lock()
+        self._let_go = False
+        self._lock = threading.RLock()
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         _handles.add(self)
 
@@ -190,14 +197,15 @@ class Adapter:
         self._check_open()
         if pump not in ("inline", "thread"):
             raise ValueError(f'pump is "inline" or "thread", not {pump!r}')
-        if not 0 <= spin <= 1:
-            raise ValueError(f"spin is a time from 0 to 1 second, not {spin}")
-        if not abi.is_capacity(capacity):
+        if not isinstance(spin, (int, float)) or not 0 <= spin <= 1:
+            raise ValueError(f"spin is a time from 0 to 1 second, not {spin!r}")
+        if not isinstance(capacity, int) or not abi.is_capacity(capacity):
             raise ValueError(
                 "capacity is a power of two from 131072 (128 KiB) to 67108864 (64 MiB), "
-                f"not {capacity}"
+                f"not {capacity!r}"
             )
         session = Session(EmbeddedDevice(self._driver, pump), capacity, spin=spin)
+        session._adapter = self
         self._sessions.add(session)
         return session
 
@@ -211,12 +219,12 @@ class Adapter:
         it is persistent. Idempotent.
         """
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-        for session in list(self._sessions):
-            session._close(EndReason.ADAPTER_CLOSED)
-        self._driver.let_go()
+            for session in list(self._sessions):
+                session._close(EndReason.ADAPTER_CLOSED)
+            if not self._let_go:
+                self._let_go = True
+                self._driver.let_go()
 
     def _abandon(self) -> None:
         """In a forked child: our copies of descriptors must not keep the parent's adapter alive."""
@@ -240,8 +248,11 @@ class Adapter:
         self.close()
 
     def __del__(self) -> None:
-        if not self._closed:
+        if getattr(self, "_closed", True):
+            return
+        try:
             warnings.warn(f"unclosed adapter {self.name}", ResourceWarning, source=self)
+        finally:  # the warning may be an error
             self.close()
 
     def __repr__(self) -> str:
@@ -261,7 +272,32 @@ def _linux() -> tuple[type[LinuxHost], type[Namespace], type]:
     return LinuxHost, Namespace, check_name  # type: ignore[return-value]
 
 
+def _check_strings(**arguments: object) -> None:
+    for argument, value in arguments.items():
+        if not isinstance(value, str) and not (value is None and argument == "netns"):
+            raise TypeError(f"{argument} is a string, not {value!r}")
+
+
+def _check_number(argument: str, value: object, least: int, most: int, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} is an integer, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{argument} is {least} to {most} {unit}, not {value}")
+
+
+def _interfaces(addresses: Iterable[Address]) -> list[Interface]:
+    if isinstance(addresses, str):
+        raise TypeError(f'addresses is a list: ["{addresses}"]')
+    interfaces = [_interface(address) for address in addresses]
+    for interface in interfaces:
+        if interfaces.count(interface) > 1:
+            raise ValueError(f"address {interface} is there twice")
+    return interfaces
+
+
 def _interface(address: Address) -> Interface:
+    if not isinstance(address, (str, ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
+        raise TypeError(f"an address is a string with its prefix, or an interface, not {address!r}")
     if isinstance(address, str) and "/" not in address:
         raise ValueError(f"address {address!r} lacks its prefix: write {address}/24, say")
     try:
@@ -273,8 +309,7 @@ def _interface(address: Address) -> Interface:
 def _check_mtu(mtu: int | None, interfaces: Iterable[Interface]) -> None:
     if mtu is None:
         return
-    if not _MIN_MTU <= mtu <= _MAX_MTU:
-        raise ValueError(f"mtu is {_MIN_MTU} to {_MAX_MTU} bytes, not {mtu}")
+    _check_number("mtu", mtu, _MIN_MTU, _MAX_MTU, "bytes")
     if mtu < _MIN_IPV6_MTU and any(interface.version == 6 for interface in interfaces):
         raise ValueError(f"IPv6 needs an mtu of at least {_MIN_IPV6_MTU} bytes, not {mtu}")
 
@@ -298,9 +333,19 @@ def _keep(name: str, host: LinuxHost) -> DriverAdapter:
     return driver
 
 
+def _close_adapters() -> None:
+    """At the interpreter's exit, while everything still works."""
+    for adapter in list(_handles):
+        adapter.close()
+
+
 def _abandon_adapters() -> None:
+    global _adapters_lock
+    _adapters_lock = threading.Lock()
+    _adapters.clear()
     for adapter in list(_handles):
         adapter._abandon()
 
 
+atexit.register(_close_adapters)
 os.register_at_fork(after_in_child=_abandon_adapters)

@@ -28,12 +28,16 @@ class Event:
         return self._fd
 
     def signal(self) -> None:
-        """Set the event; one that is set stays set."""
+        """Set the event; one that is set stays set, and one that is closed is left alone."""
+        if self._fd < 0:
+            return
         with contextlib.suppress(BlockingIOError):  # the counter is full: it is set already
             os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
-        """Reset the event."""
+        """Reset the event; one that is closed is left alone."""
+        if self._fd < 0:
+            return
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
 

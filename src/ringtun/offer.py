@@ -38,6 +38,13 @@ class RingMemory:
         if fd >= 0:
             os.close(fd)
 
+    def close(self) -> None:
+        self.close_descriptor()
+        if hasattr(self, "mapping"):
+            with suppress(BufferError):
+                self.mapping.close()
+            del self.mapping  # one that is looked into goes with the last look
+
 
 class Offer:
     """Both rings of a registration, named by where they lead; owned until `close`.
@@ -96,10 +103,8 @@ class Offer:
 
     def close(self) -> None:
         """Close descriptors and mappings; one that is looked into goes later. Idempotent."""
-        self.forget_memory_descriptors()
         for memory in self._memories:
-            with suppress(BufferError):
-                memory.mapping.close()
+            memory.close()
         for event in self._owned:
             event.close()
 

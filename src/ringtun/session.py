@@ -8,6 +8,7 @@ one that has to wait claims its side of the session.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
 from ringtun.event import Event
@@ -42,6 +43,9 @@ _SEND_BUDGET = 1 << 16
 _GATHER_BYTES = 1 << 16
 # A driver that does not tell of room is asked this often, in seconds.
 _ROOM_LOOK = 0.001
+# A wait is cut into pieces of so many seconds: the kernel's clock takes no larger ones.
+_LONGEST_WAIT = 86400.0
+_MOST_PACKETS = 1 << 16
 
 
 class Session:
@@ -79,13 +83,16 @@ class Session:
         self._offer = offer
         self._capacity = capacity
         self._spin = spin
-        self._reason: EndReason | None = None
+        self._reason: EndReason | None = None  # set once it is closed, from this side
+        self._corrupt = False
         self._claims = threading.RLock()
-        self._receiver: int | None = None  # the thread that waits to receive
-        self._sender: int | None = None  # the thread that waits to send
+        self._receiver: _Claim | None = None  # who waits to receive
+        self._sender: _Claim | None = None  # who waits to send
         self._gatherer: int | None = None  # the thread inside `gather`
         self._send_full = 0
         self._final: Statistics | None = None
+        self._adapter: object = None  # kept as long as the session runs
+        self._keep_fileno = True  # until this session's own close: an event loop may look at it
         self._epoll: select.epoll | None = None
         self._event = offer.to_client_event
         self._space = device.to_host_space
@@ -132,6 +139,8 @@ class Session:
         it. While a slice of a view, or an array made from one, lives on, its slot stays pinned: see
         `Batch`.
         """
+
+        max_packets = min(max_packets, _MOST_PACKETS)
 
         def take() -> Batch | None:
             return self._consumer.peek_many(max_packets)
@@ -182,13 +191,20 @@ class Session:
     ) -> T:
         deadline = _deadline(timeout)
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
+        if deadline is not None:
+            spin_until = min(spin_until, deadline)
         with self._claimed("_receiver"):
             while True:
                 result = self._device.pump_to_client(budget)
                 taken = take()
                 if taken is not None:
                     return taken
-                if result == StepResult.MORE or (spin_until and time.monotonic() < spin_until):
+                if result == StepResult.MORE:  # all that came was discarded
+                    self._check_running()
+                    if deadline is None or time.monotonic() < deadline:
+                        continue
+                if spin_until and time.monotonic() < spin_until:
+                    self._check_running()
                     continue
                 if self._consumer.arm():
                     try:
@@ -239,7 +255,9 @@ class Session:
         packet, those before it are sent and ``ValueError`` is raised.
         """
         self._check_sender()
-        if not isinstance(packets, (Sequence, Batch)):
+        if isinstance(packets, (bytes, bytearray, memoryview)):
+            raise TypeError("send_many takes several packets: for one, use send")
+        if not isinstance(packets, Sequence):
             packets = list(packets)
         total, done = len(packets), 0
 
@@ -272,8 +290,13 @@ class Session:
             self._gatherer = threading.get_ident()
         try:
             yield
-        finally:
+        except BaseException:
             self._gatherer = None
+            with suppress(SessionClosed):  # the block's own error is the one to see
+                self._show(None)
+            raise
+        self._gatherer = None
+        if self._producer.staged:
             self._show(None)
 
     def _gather(self, packet: Buffer, timeout: float | None) -> None:
@@ -370,20 +393,22 @@ class Session:
     # ---- waiting --------------------------------------------------------------------------------
 
     @contextmanager
-    def _claimed(self, side: str) -> Iterator[None]:
+    def _claimed(self, side: Literal["_receiver", "_sender"]) -> Iterator[None]:
         """This side of the session is the calling thread's while it waits."""
-        with self._claims:
-            if getattr(self, side) is not None:
-                doing = "receives from" if side == "_receiver" else "sends to"
-                raise ConcurrencyError(f"another thread {doing} this session just now")
-            setattr(self, side, threading.get_ident())
+        claim = _Claim()
         try:
+            with self._claims:
+                if getattr(self, side) is not None:
+                    doing = "receives from" if side == "_receiver" else "sends to"
+                    raise ConcurrencyError(f"another thread {doing} this session just now")
+                setattr(self, side, claim)
             yield
         except SessionClosed as error:
             raise self._end_error(error) from None
         finally:
             with self._claims:
-                setattr(self, side, None)
+                if getattr(self, side) is claim:
+                    setattr(self, side, None)
                 if self._reason is not None:
                     self._give_back()
 
@@ -392,10 +417,13 @@ class Session:
         if deadline is None:
             timeout = None
         else:
-            timeout = (deadline - time.monotonic()) * 1000
+            timeout = min(deadline - time.monotonic(), _LONGEST_WAIT) * 1000
             if timeout <= 0:
                 raise TimeoutError(f"{what} in time")
         poll.poll(timeout)
+        self._check_running()
+
+    def _check_running(self) -> None:
         if self._reason is not None:
             raise SessionClosed(self._reason)
 
@@ -405,17 +433,17 @@ class Session:
 
         Asked for once, it costs each receive a system call or two.
         """
-        if self._epoll is None:
-            if self._reason is not None:
-                raise SessionClosed(self._reason)
-            epoll = select.epoll()
-            epoll.register(self._stop.fileno(), select.EPOLLIN)
-            epoll.register(self._event.fileno(), select.EPOLLIN)
-            if self._device.host_fd is not None:
-                epoll.register(self._device.host_fd, select.EPOLLIN)
-            self._epoll = epoll
-            self._keep_level()
-        return self._epoll.fileno()
+        with self._claims:
+            self._check_running()
+            if self._epoll is None:
+                epoll = select.epoll()
+                epoll.register(self._stop.fileno(), select.EPOLLIN)
+                epoll.register(self._event.fileno(), select.EPOLLIN)
+                if self._device.host_fd is not None:
+                    epoll.register(self._device.host_fd, select.EPOLLIN)
+                self._epoll = epoll
+                self._keep_level()
+            return self._epoll.fileno()
 
     @property
     def wait_handle(self) -> int:
@@ -424,11 +452,15 @@ class Session:
 
     def _keep_level(self) -> None:
         """Keep the event set exactly while the ring has something to say."""
-        if self._consumer.content:
-            self._event.signal()
-            return
-        self._event.clear()
-        if not self._consumer.arm():
+        with self._claims:
+            if self._reason is not None:
+                return
+            if not self._consumer.content:
+                self._event.clear()
+                # What the host has may be nothing for a receive: look, and let the ring say.
+                self._device.pump_to_client(_RECEIVE_BUDGET)
+                if self._consumer.arm():
+                    return
             self._event.signal()
 
     # ---- the rest -------------------------------------------------------------------------------
@@ -464,32 +496,40 @@ class Session:
 
     def _close(self, reason: EndReason) -> None:
         with self._claims:
-            if self._over.is_set():
-                return
             if self._reason is None:
                 self._reason = reason
-            self._stop.signal()
-            inside = {self._receiver, self._sender} - {None}
+            if reason is EndReason.CLOSED:
+                self._keep_fileno = False
+            inside = {claim.thread for claim in (self._receiver, self._sender) if claim}
+            if not self._over.is_set():
+                self._stop.signal()
             self._give_back()
         if threading.get_ident() not in inside:
             self._over.wait()
 
     def _give_back(self) -> None:
-        """Close everything, once nobody waits inside: the last one out does it."""
-        if self._over.is_set() or self._receiver is not None or self._sender is not None:
-            return
-        self._device.close()
-        self._final = self.statistics()
-        self._consumer.close()
-        self._producer.close()
-        self._close_descriptors()
-        self._over.set()
+        """Close everything, once nobody waits inside: the last one out does it.
 
-    def _close_descriptors(self) -> None:
+        Each step may be done again: an exception from a signal may come between any two.
+        """
+        if self._receiver is not None or self._sender is not None:
+            return
+        if not self._over.is_set():
+            self._device.close()
+            if self._final is None:
+                self._final = self.statistics()
+            self._consumer.close()
+            self._producer.close()
+            self._offer.close()
+            self._adapter = None
+            self._over.set()
+        if not self._keep_fileno:
+            self._close_fileno()
+
+    def _close_fileno(self) -> None:
         if self._epoll is not None:
             self._epoll.close()
         self._stop.close()
-        self._offer.close()
 
     def _abandon(self) -> None:
         """In a forked child: give back what this process holds; the session is the parent's."""
@@ -502,17 +542,21 @@ class Session:
         self._device.abandon()
         self._consumer.close()
         self._producer.close()
-        self._close_descriptors()
+        self._offer.close()
+        self._close_fileno()
         self._over.set()
 
     def _end_error(self, error: SessionClosed) -> SessionClosed:
         """The error that says why the session is over."""
-        reason = self._reason
-        if reason is None:
-            if isinstance(error, RingCorrupt):
-                return error
-            reason = self._device.end_reason()
-        return RingCorrupt() if reason is EndReason.RING_CORRUPT else SessionClosed(reason)
+        if self._reason is not None:
+            return SessionClosed(self._reason)
+        if isinstance(error, RingCorrupt) and not self._corrupt:
+            self._corrupt = True  # whatever the ring says from now on
+            self._consumer.close()
+            self._producer.close()
+        if self._corrupt or self._device.end_reason() is EndReason.RING_CORRUPT:
+            return RingCorrupt()
+        return SessionClosed(self._device.end_reason())
 
     def __enter__(self) -> Self:
         return self
@@ -525,9 +569,17 @@ class Session:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        state = "running" if self._reason is None else f"over: {self._reason.value}"
+        return f"<Session on {self._device.name}, {state}>"
+
     def __del__(self) -> None:
-        if not self._over.is_set():
-            warnings.warn(f"unclosed session {self!r}", ResourceWarning, source=self)
+        if not hasattr(self, "_final"):
+            return  # it never began
+        try:
+            if not self._over.is_set():
+                warnings.warn(f"unclosed session {self!r}", ResourceWarning, source=self)
+        finally:  # the warning may be an error
             self.close()
 
 
@@ -562,6 +614,9 @@ class ReservedSlot:
     ) -> None:
         self._slot.abandon()
 
+    def __del__(self) -> None:
+        self._slot.abandon()
+
 
 def _poll(stop: Event, event: Event | Space | None) -> select.poll:
     poll = select.poll()
@@ -571,12 +626,31 @@ def _poll(stop: Event, event: Event | Space | None) -> select.poll:
     return poll
 
 
+class _Claim:
+    """One thread's wait on one side of a session."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is a number of seconds, or None, not {timeout!r}")
+    if timeout != timeout:
+        raise ValueError("timeout is a number of seconds, or None, not nan")
+    return time.monotonic() + timeout
 
 
 _UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _close_sessions() -> None:
+    """At the interpreter's exit, while everything still works."""
+    for session in list(_sessions):
+        session.close()
 
 
 def _abandon_sessions() -> None:
@@ -584,4 +658,5 @@ def _abandon_sessions() -> None:
         session._abandon()
 
 
+atexit.register(_close_sessions)
 os.register_at_fork(after_in_child=_abandon_sessions)

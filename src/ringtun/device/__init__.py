@@ -17,6 +17,8 @@ __all__ = ["Device"]
 class Device(Protocol):
     """An open handle on an adapter's device. Closing it ends what was registered on it."""
 
+    name: str
+    """The adapter's, for messages."""
     to_client_space: Space | None
     """By which the driver learns of room in the to_client ring; None: it looks by itself."""
     to_host_space: Space | None

@@ -47,6 +47,7 @@ class EmbeddedDevice:
 
     def __init__(self, adapter: DriverAdapter, pump: Pump) -> None:
         self._adapter = adapter
+        self.name = adapter.name
         self._handle = adapter.open()
         self._inline = pump == "inline"
         self.host_fd = adapter.host.fileno() if self._inline else None

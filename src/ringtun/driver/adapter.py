@@ -77,8 +77,6 @@ class DriverAdapter:
     def remove(self) -> None:
         """The end of the adapter: a session on it ends, and the host is closed. Idempotent."""
         with self._lock:
-            if self._state is AdapterState.REMOVED:
-                return
             if self._owner is not None:
                 self._owner._end(EngineEnd.REMOVED)
             self._happened(LifeEvent.REMOVED)
@@ -87,7 +85,9 @@ class DriverAdapter:
     def statistics(self) -> Statistics:
         """Over all sessions so far."""
         with self._lock:
-            return self._past if self._owner is None else self._past + self._owner.statistics()
+            owner = self._owner
+            running = owner is not None and owner._final is None
+            return self._past + owner.statistics() if owner and running else self._past
 
     def _happened(self, event: LifeEvent) -> bool:
         following = next_state(self._state, event)
@@ -145,23 +145,26 @@ class Handle:
                     "this handle had its registration: open the device again",
                 )
             registration = accept(code, payload, descriptors)
+            engine = None
             try:
                 self._drained = adapter._host.connect()
                 self._drops_before = adapter._host.queue_drops()
-                self._engine = make_engine(
+                engine = make_engine(
                     adapter._host,
                     registration,
                     threads=threads,
                     to_client_space=to_client_space,
                     to_host_space=to_host_space,
                 )
+                self._engine, self._registration, adapter._owner = engine, registration, self
+                adapter._happened(LifeEvent.REGISTERED)
             except BaseException:
+                self._engine = self._registration = adapter._owner = None
+                if engine is not None:
+                    engine.close()
                 adapter._host.disconnect()
                 registration.close()
                 raise
-            self._registration = registration
-            adapter._owner = self
-            adapter._happened(LifeEvent.REGISTERED)
 
     def statistics(self) -> Statistics:
         """Of this handle's registration so far; zeros where there is none."""
@@ -204,18 +207,27 @@ class Handle:
             self._registration.close()
 
     def _end(self, reason: EngineEnd) -> None:
-        """End the registration, under the adapter's lock."""
+        """End the registration, under the adapter's lock.
+
+        Each step may be done again: an exception from a signal may come between any two.
+        """
         adapter, engine, registration = self._adapter, self._engine, self._registration
         if engine is None or registration is None:
             return
         if reason is EngineEnd.CLOSED:
             engine.step_to_host(_LAST_STEPS)
         engine.end(reason)
-        self._final = self.statistics()
-        adapter._past += self._final
-        self._registration = None
-        adapter._owner = None
-        adapter._happened(LifeEvent.RELEASED)
+        if self._final is None:
+            self._final = self.statistics()
+            adapter._past += self._final
         adapter._host.disconnect()
         engine.close()
         registration.close()
+        if adapter._owner is self:
+            adapter._owner = None
+            adapter._happened(LifeEvent.RELEASED)
+        self._registration = None
+
+    def __del__(self) -> None:
+        if self._registration is not None:
+            self.close()

@@ -83,8 +83,12 @@ def make_engine(
             to_client_space=to_client_space,
             to_host_space=to_host_space,
         )
-        if threads:
-            engine.start_threads()
+        try:
+            if threads:
+                engine.start_threads()
+        except BaseException:
+            engine.close()
+            raise
         return engine
     if not TWIN_WORKS_HERE:
         raise DriverUnavailable(

@@ -6,6 +6,7 @@ Everything here comes from a client, which may be hostile; the statuses are thos
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -22,6 +23,8 @@ __all__ = ["Refusal", "Registration", "accept"]
 
 _F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; not in Python's fcntl
 _REQUIRED_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+# The driver's own trouble, and no fault of the offer.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FORBIDDEN_SEALS = fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE
 
 
@@ -63,7 +66,8 @@ class Registration:
 def accept(code: int, payload: bytes, descriptors: Sequence[int]) -> Registration:
     """Check and map an offer: the request ``code``, its ``payload``, its ``descriptors``.
 
-    The descriptors stay the caller's. Raises `Refusal`; nothing is kept then.
+    The descriptors stay the caller's. Raises `Refusal`, or the ``OSError`` of a driver that is out
+    of descriptors or memory; nothing is kept then.
     """
     if code != abi.IOCTL_REGISTER_RINGS:
         raise Refusal(Status.INVALID_DEVICE_REQUEST, f"unknown request 0x{code:08X}")
@@ -140,6 +144,8 @@ def _map(name: str, fd: int, size: int) -> mmap.mmap:
     try:
         return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         raise _bad_memory(name, f"cannot be mapped: {error.strerror}") from error
 
 
@@ -171,6 +177,8 @@ def _copy_event(name: str, fd: int) -> Event:
         with open(f"/proc/self/fdinfo/{fd}") as lines:
             semaphore = any(line.split() == ["eventfd-semaphore:", "1"] for line in lines)
     except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         raise refusal from error
     if kind != "anon_inode:[eventfd]" or semaphore:
         raise refusal

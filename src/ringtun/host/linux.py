@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ringtun.errors import AdapterNotFound
+from ringtun.host.drops import DropCounter
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Interface, Link, LinkInfo, delete
@@ -28,6 +29,7 @@ class LinuxHost:
         self._tun = tun
         self._native: _native.TunHost | None = None
         self.link = Link(tun.namespace, tun.ifindex)
+        self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
 
     @classmethod
     def create(
@@ -49,6 +51,7 @@ class LinuxHost:
         `Link.configure`.
         """
         tun = LinuxTun.create(name, namespace=namespace, persist=persist, owner=owner, group=group)
+        host: LinuxHost | None = None
         try:
             host = cls(tun)
             host.link.configure(
@@ -62,6 +65,8 @@ class LinuxHost:
             if tun.persistent:
                 with suppress(OSError):
                     tun.unpersist()
+            if host is not None:
+                host._drops.close()
             tun.close()
             raise
         return host
@@ -69,7 +74,12 @@ class LinuxHost:
     @classmethod
     def attach(cls, name: str, *, namespace: Namespace) -> LinuxHost:
         """Take up a persistent interface that is there; it takes over ``namespace``."""
-        return cls(LinuxTun.attach(name, namespace=namespace))
+        tun = LinuxTun.attach(name, namespace=namespace)
+        try:
+            return cls(tun)
+        except BaseException:
+            tun.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -135,16 +145,12 @@ class LinuxHost:
             self._tun.carrier(False)
 
     def queue_drops(self) -> int:
-        """See `ringtun.host.Host`. 0 where the interface is gone."""
-        try:
-            return self.link.info().tx_dropped
-        except AdapterNotFound:
-            return 0
+        """See `ringtun.host.Host`. The last count where the interface is gone."""
+        return self._drops.read()
 
     def abandon(self) -> None:
         """In a forked child: close our copy of the queue, which would keep the interface alive."""
-        self._tun.close()
-        self.namespace.close()
+        self.close()
 
     def delete(self) -> None:
         """Take the interface away, persistent or not; a session on it ends."""
@@ -154,4 +160,5 @@ class LinuxHost:
         """See `ringtun.host.Host`."""
         self._native = None
         self._tun.close()
+        self._drops.close()
         self.namespace.close()

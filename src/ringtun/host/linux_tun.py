@@ -293,8 +293,10 @@ class LinuxTun:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # the warning may be an error
+                self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._fd < 0 else f"fd={self._fd}"

@@ -148,8 +148,10 @@ class Namespace:
 
     def __del__(self) -> None:
         if self._fd is not None and self._fd >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:  # the warning may be an error
+                self.close()
 
     def __str__(self) -> str:
         return f"network namespace {self._name!r}" if self._name else "this network namespace"

@@ -19,6 +19,9 @@ enum {
     FOREVER = -1,
 };
 
+/* Raised by what the thread itself does: they cannot wait. */
+static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+
 /* Waits for one descriptor or the session's end, at most timeout_ns. Returns whether time ran out. */
 static bool wait_for(struct engine *e, int fd, short events, long timeout_ns)
 {
@@ -109,6 +112,8 @@ int engine_start_threads(struct engine *e, int stop_event)
     sigset_t all, before;
     e->stop_event = stop_event;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof FAULTS / sizeof *FAULTS; i++)
+        sigdelset(&all, FAULTS[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
     int error = pthread_create(&e->threads[0], NULL, run_to_client, e);
     if (!error) {

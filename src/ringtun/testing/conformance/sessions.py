@@ -8,7 +8,9 @@ import select
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -94,6 +96,8 @@ class SessionConformance:
                     session.try_send(bad)
                 with pytest.raises(ValueError, match=r"packet"):
                     session.send_many([bad])
+            with pytest.raises(TypeError, match="use send"):
+                session.send_many(packet(1))  # type: ignore[arg-type]
             with pytest.raises(TypeError):
                 session.send("text")  # type: ignore[arg-type]
             session.send(packet(1))
@@ -134,6 +138,24 @@ class SessionConformance:
             assert session.try_receive() is None
             backend.host.send(packet(1))
             assert session.receive(SOON) == packet(1)
+
+    def test_odd_timeouts(self, backend: Backend) -> None:
+        with backend.start_session(spin=1.0) as session:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                session.receive(0)
+            assert time.monotonic() - began < 0.9, "spinning ends with the timeout"
+            with pytest.raises(ValueError, match="nan"):
+                session.receive(float("nan"))
+            with pytest.raises(TypeError, match="seconds"):
+                session.receive("1")  # type: ignore[arg-type]
+        for timeout in (1e12, float("inf")):
+            session = backend.start_session()
+            with Background(partial(session.receive, timeout)) as receiver:
+                waits_inside(session, "_receiver")
+                session.close()
+                with pytest.raises(SessionClosed):
+                    receiver.result()
 
     def test_a_waiting_receive_wakes(self, backend: Backend) -> None:
         with backend.start_session() as session, Background(session.receive) as receiver:
@@ -200,6 +222,56 @@ class SessionConformance:
             drain(session)
             backend.host.send(packet(9))
             assert session.receive(SOON) == packet(9)
+
+    def test_batches_that_are_dropped_give_room_back(self, backend: Backend) -> None:
+        with backend.start_session(capacity=1 << 17) as session:
+            gc.disable()
+            try:
+                for number in range(300):
+                    backend.host.send(packet(number, 1400))
+                    for view in session.receive_many(timeout=SOON):
+                        assert bytes(view) == packet(number, 1400)
+            finally:
+                gc.enable()
+
+    def test_releasing_while_it_is_looked_into(self, backend: Backend) -> None:
+        with backend.start_session() as session:
+            backend.host.send(packet(1))
+            batch = session.receive_many(timeout=SOON)
+
+            class Index:
+                def __index__(self) -> int:
+                    batch.release()
+                    return 0
+
+            with pytest.raises(ValueError, match="released"):
+                batch[Index()]  # type: ignore[call-overload]
+            backend.host.send(packet(2))
+            batch = session.receive_many(timeout=SOON)
+            view = batch[0]
+            dying = weakref.ref(view, lambda _: batch.release())
+            del view
+            batch.release()
+            assert dying() is None
+
+    def test_the_mapping_goes_with_the_last_slot(self, backend: Backend) -> None:
+        def mappings() -> int:
+            with open("/proc/self/maps") as lines:
+                return sum("memfd:ringtun" in line for line in lines)
+
+        gc.collect()
+        before = mappings()
+        with backend.start_session() as session:
+            backend.host.send(packet(1))
+            batch = session.receive_many(timeout=SOON)
+            part = batch[0][4:]
+            with pytest.warns(ResourceWarning, match="pinned"):
+                batch.release()
+        del batch
+        assert bytes(part) == packet(1)[4:]
+        del part
+        gc.collect()
+        assert mappings() == before
 
     def test_a_pinned_slot_outlives_the_session(self, backend: Backend) -> None:
         with backend.start_session() as session:
@@ -271,6 +343,23 @@ class SessionConformance:
                 part.release()
                 slot.commit()
             assert backend.host.receive(SOON) == packet(2)
+
+    def test_a_slot_that_is_dropped_holds_nothing(self, backend: Backend) -> None:
+        with backend.start_session() as session:
+            session.reserve(64)
+            gc.collect()
+            session.send(packet(1))
+            assert backend.host.receive(SOON) == packet(1)
+
+    def test_a_block_that_gathers_shows_its_own_error(self, backend: Backend) -> None:
+        session = backend.start_session()
+        with pytest.raises(KeyError), session.gather():
+            session.send(packet(1))
+            session.close()
+            raise KeyError
+        session = backend.start_session()
+        with session.gather():
+            session.close()
 
     def test_gathered_packets_go_at_64_kib(self, backend: Backend) -> None:
         with backend.start_session() as session:
@@ -451,6 +540,18 @@ class SessionConformance:
             assert poll.poll(SOON * 1000)
             with pytest.raises(SessionClosed):
                 session.receive(0)
+
+    def test_fileno_is_exact_after_a_part_of_what_came(self, backend: Backend) -> None:
+        with backend.start_session() as session:
+            poll = select.poll()
+            poll.register(session.fileno(), select.POLLIN)
+            backend.host.send(packet(1))
+            backend.host.send(packet(2))
+            for number in (1, 2):
+                assert poll.poll(SOON * 1000)
+                with session.receive_many(1, SOON) as batch:
+                    assert [bytes(view) for view in batch] == [packet(number)]
+            assert not poll.poll(0)
 
     # ---- counting -------------------------------------------------------------------------------
 
