@@ -32,6 +32,9 @@ for what in "$@"; do
     bench)
         command_of iperf3 iperf3
         command_of ping iputils-ping
+        command_of ip iproute2
+        command_of nsenter util-linux
+        command_of taskset util-linux
         ;;
     esac
 done

@@ -7,22 +7,11 @@
  * caller's. Whatever is sent to any address behind the device is answered from there. On SIGTERM or
  * SIGINT it prints {"packets": answered, "cpu": seconds}.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
-#include <unistd.h>
+
+#include "tun.h"
 
 enum {
     ICMP_REQUEST = 8,
@@ -34,12 +23,6 @@ enum {
 
 static int tun;
 static uint64_t answered;
-
-static _Noreturn void fail(const char *what)
-{
-    fprintf(stderr, "echo: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
 
 static void swap(uint8_t *a, uint8_t *b, size_t size)
 {
@@ -129,53 +112,20 @@ static void *serve(void *argument)
     return argument;
 }
 
-static int open_tun(const char *namespace)
-{
-    struct ifreq request = {.ifr_name = "bench0", .ifr_flags = IFF_TUN | IFF_NO_PI};
-    char path[256];
-
-    snprintf(path, sizeof path, "/run/netns/%s", namespace);
-    int netns = open(path, O_RDONLY | O_CLOEXEC);
-    if (netns < 0 || setns(netns, CLONE_NEWNET))
-        fail(path);
-    close(netns);
-    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        fail("/dev/net/tun");
-    if (ioctl(fd, TUNSETIFF, &request))
-        fail("TUNSETIFF");
-    return fd;
-}
-
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
 int main(int argc, char **argv)
 {
     if (argc != 2) {
         fprintf(stderr, "usage: echo NETNS\n");
         return 2;
     }
-    tun = open_tun(argv[1]);
+    tun = open_tun(argv[1], false);
 
     sigset_t end;
-    sigemptyset(&end);
-    sigaddset(&end, SIGTERM);
-    sigaddset(&end, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &end, NULL); /* before the thread: it inherits it */
+    block_end(&end);
     pthread_t thread;
     if ((errno = pthread_create(&thread, NULL, serve, NULL)))
         fail("pthread_create");
-    printf("ready\n");
-    fflush(stdout);
-
-    int received;
-    sigwait(&end, &received);
+    wait_for_end(&end);
     printf("{\"packets\": %llu, \"cpu\": %.6f}\n",
            (unsigned long long)__atomic_load_n(&answered, __ATOMIC_RELAXED), cpu_seconds());
     return 0;

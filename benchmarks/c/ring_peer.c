@@ -17,10 +17,12 @@
 #include <getopt.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -146,6 +148,7 @@ static void run_as_peer(struct tun_ring *ring)
     struct ring_consumer c;
     char byte;
 
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* it would spin for ever over a ring without another end */
     if ((options.mode == PRODUCE ? ring_producer_init(&p, ring, options.capacity)
                                  : ring_consumer_init(&c, ring, options.capacity)) != RING_OK)
         fail("the ring's index is no offset");

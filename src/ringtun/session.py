@@ -523,7 +523,7 @@ class Session:
             self._offer.close()
             self._adapter = None
             self._over.set()
-        if not self._keep_fileno:
+        if self._epoll is None or not self._keep_fileno:
             self._close_fileno()
 
     def _close_fileno(self) -> None:

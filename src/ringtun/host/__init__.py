@@ -21,7 +21,7 @@ class Host(Protocol):
         """Readable when there is a packet to read; in error when the interface is gone."""
 
     def native(self) -> _native.Host:
-        """The same host for the native engine; it stays valid until `close`."""
+        """The same host for the native engine, which drops it when it ends."""
 
     def read_packet(self) -> bytes | None: ...
     def write_packet(self, packet: bytes) -> None: ...

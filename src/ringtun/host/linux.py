@@ -27,7 +27,6 @@ class LinuxHost:
 
     def __init__(self, tun: LinuxTun) -> None:
         self._tun = tun
-        self._native: _native.TunHost | None = None
         self.link = Link(tun.namespace, tun.ifindex)
         self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
 
@@ -110,11 +109,9 @@ class LinuxHost:
 
     def native(self) -> _native.Host:
         """See `ringtun.host.Host`."""
-        if self._native is None:
-            from ringtun import _native
+        from ringtun import _native
 
-            self._native = _native.TunHost(self._tun.fileno())
-        return self._native
+        return _native.TunHost(self._tun.fileno())
 
     def read_packet(self) -> bytes | None:
         """See `ringtun.host.Host`."""
@@ -158,7 +155,6 @@ class LinuxHost:
 
     def close(self) -> None:
         """See `ringtun.host.Host`."""
-        self._native = None
         self._tun.close()
         self._drops.close()
         self.namespace.close()

@@ -1,0 +1,1 @@
+"""Measurements beside baselines: ``python -m benchmarks``; see ``docs/benchmarks.md``."""

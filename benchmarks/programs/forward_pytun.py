@@ -1,0 +1,27 @@
+"""python-pytun, from PyPI: ``forward_pytun NETNS NETNS``."""
+
+import sys
+from functools import partial
+from typing import Any
+
+from benchmarks.programs.echo_pytun import open_pytun
+from benchmarks.programs.process import run
+
+
+def forward(source: Any, destination: Any) -> None:
+    read, write = source.read, destination.write
+    while True:
+        packet = read(65536)
+        try:  # noqa: SIM105 - costs less than suppress()
+            write(packet)
+        except OSError:
+            pass  # down, or it does not like the packet: dropped
+
+
+def main(left: str, right: str) -> None:
+    a, b = open_pytun(left), open_pytun(right)
+    run(partial(forward, a, b), partial(forward, b, a))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,70 @@
+"""What the programs share: their beginning, their end, and a TUN device without ringtun."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Literal
+
+import ringtun
+from ringtun.host.namespace import Namespace
+
+__all__ = ["NAME", "Pump", "end_with_parent", "open_tun", "run", "session"]
+
+Pump = Literal["inline", "thread"]
+
+NAME = "bench0"
+_END = {signal.SIGTERM, signal.SIGINT}
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
+_adapters: list[ringtun.Adapter] = []  # as long as the process lives
+
+
+def end_with_parent() -> None:
+    """Have the parent's end be ours, however it came about."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def session(netns: str, pump: Pump = "inline") -> ringtun.Session:
+    """A session on a new adapter of ringtun's in a namespace; addresses are the caller's."""
+    adapter = ringtun.create_adapter(NAME, netns=netns, mtu=1500)
+    _adapters.append(adapter)
+    return adapter.start_session(pump=pump)
+
+
+def open_tun(netns: str) -> int:
+    """A TUN device in a namespace, by the plain system calls; returns its descriptor."""
+
+    def open_here() -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        request = struct.pack("16sH22x", NAME.encode(), _IFF_TUN | _IFF_NO_PI)
+        fcntl.ioctl(fd, _TUNSETIFF, request)
+        return fd
+
+    with Namespace.named(netns) as namespace:
+        return namespace.run(open_here)
+
+
+def run(*works: Callable[[], None]) -> None:
+    """Run each in a thread of its own, say ``ready``, and end at SIGTERM."""
+    end_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _END)  # the threads inherit it
+    for work in works:
+        threading.Thread(target=_serve, args=[work], daemon=True).start()
+    print("ready", flush=True)
+    signal.sigwait(_END)
+    os._exit(0)
+
+
+def _serve(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
