@@ -27,7 +27,7 @@ from ringtun.host import linux_tun, netlink
 from ringtun.host.linux_tun import LinuxTun, check_name
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link
-from ringtun.testing.netns import NetworkNamespace
+from ringtun.testing.netns import NAMED_NAMESPACES, NetworkNamespace
 from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
 pytestmark = pytest.mark.world
@@ -115,7 +115,7 @@ def each_fault(monkeypatch: pytest.MonkeyPatch, attempt: Callable[[], LinuxTun])
 @pytest.fixture
 def open_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A TUN node that every user may open, wherever the system's own stands."""
-    node = Path("/run/net-tun")
+    node = NAMED_NAMESPACES / "net-tun"  # in this process's own mount namespace
     try:
         os.mknod(node, 0o20666, os.makedev(10, 200))
     except PermissionError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,12 @@ def test_a_started_session_receives_and_sends_at_once(namespace: Namespace, pump
             assert udp_payload(next_packet(session)) == b"%d" % number
             session.send(packet(number))
             assert host.recv(1 << 16) == udp_payload(packet(number))
+
+
+@pytest.mark.usefixtures("busy")
+def test_an_ipv6_address_receives_once_the_adapter_is_made(namespace: Namespace) -> None:
+    start = ipaddress.ip_address("fd99::1").packed.hex() + " 80 "
+    for _ in range(TURNS):
+        with ringtun.create_adapter("vpn0", addresses=["fd99::1/64"], netns="left"):
+            routes = namespace.run(Path("/proc/thread-self/net/ipv6_route").read_text)
+            assert any(line.startswith(start) for line in routes.splitlines())

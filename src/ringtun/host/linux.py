@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LinuxHost"]
 
-_RUNNING_TIMEOUT = 5.0
+_READY_TIMEOUT = 5.0
 
 
 class LinuxHost:
@@ -36,7 +36,7 @@ class LinuxHost:
         name: str,
         *,
         namespace: Namespace,
-        addresses: Iterable[Interface],
+        addresses: Sequence[Interface],
         mtu: int | None,
         up: bool,
         txqueuelen: int,
@@ -60,6 +60,8 @@ class LinuxHost:
                 addresses=addresses,
                 up=up or None,
             )
+            if up:
+                host.link.wait_receiving(addresses, _READY_TIMEOUT)
         except BaseException:
             if tun.persistent:
                 with suppress(OSError):
@@ -133,7 +135,7 @@ class LinuxHost:
                 ) from error
             raise
         if self.link.info().up:
-            self.link.wait_running(_RUNNING_TIMEOUT)
+            self.link.wait_running(_READY_TIMEOUT)
         return drained
 
     def disconnect(self) -> None:

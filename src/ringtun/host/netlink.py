@@ -38,6 +38,7 @@ IFAPROT_KERNEL_LL: Final = 3
 IN6_ADDR_GEN_MODE_NONE: Final = 1
 # linux/rtnetlink.h
 RTMGRP_LINK: Final = 1
+RTMGRP_IPV6_ROUTE: Final = 0x400
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,10 @@ class Link:
         self.configure(addr_gen_mode_none=True)
 
     def add_address(self, address: Interface) -> None:
-        """Add an address with its prefix; an IPv6 one is usable at once (no duplicate detection).
+        """Add an address with its prefix; an IPv6 one without duplicate detection.
 
-        Raises ``FileExistsError`` where the interface has it.
+        See `wait_receiving` for when it is usable. Raises ``FileExistsError`` where the interface
+        has it.
         """
         self.configure(addresses=[address])
 
@@ -220,23 +222,42 @@ class Link:
 
         Raises ``TimeoutError`` where it does not within ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
 
         def wait(netlink: Any) -> None:
-            with _link_events() as events:
-                poll = select.poll()
-                poll.register(events, select.POLLIN)
-                while not (info := self._info(netlink)).running:
-                    left = deadline - time.monotonic()
-                    if left <= 0 or not poll.poll(math.ceil(left * 1000)):
-                        state = "it has no carrier yet" if info.up else "it is down"
-                        raise TimeoutError(
-                            errno.ETIMEDOUT,
-                            f"{info.name} did not start to run within {timeout:g} s: {state}",
-                        )
-                    _drain(events)
+            info = self._info(netlink)
+
+            def running() -> bool:
+                nonlocal info
+                info = self._info(netlink)
+                return info.running
+
+            if not info.running and not _happens(RTMGRP_LINK, running, timeout):
+                state = "it has no carrier yet" if info.up else "it is down"
+                raise TimeoutError(
+                    errno.ETIMEDOUT,
+                    f"{info.name} did not start to run within {timeout:g} s: {state}",
+                )
 
         _converse(self.namespace, wait)
+
+    def wait_receiving(self, addresses: Iterable[Interface], timeout: float) -> None:
+        """Return once the kernel takes in what is sent to ``addresses``; the interface must be up.
+
+        The way to an IPv6 address comes a moment after the address, and later on a busy machine;
+        until then what is sent to it is lost. Raises ``TimeoutError``.
+        """
+        wanted = {address.ip.packed.hex() for address in addresses if address.version == 6}
+
+        def wait() -> None:
+            if not _happens(RTMGRP_IPV6_ROUTE, lambda: wanted <= _ipv6_host_routes(), timeout):
+                raise TimeoutError(
+                    errno.ETIMEDOUT,
+                    f"interface {self.ifindex} has no route to its IPv6 addresses after "
+                    f"{timeout:g} s",
+                )
+
+        if wanted:
+            self.namespace.run(wait)
 
     def _info(self, netlink: Any) -> LinkInfo:
         with _doing(f"look at interface {self.ifindex}"):
@@ -328,19 +349,30 @@ def _link_info(message: Any) -> LinkInfo:
     )
 
 
-def _link_events() -> socket.socket:
-    """A netlink socket that is readable once any link has changed; the caller closes it."""
-    events = socket.socket(
+def _happens(group: int, happened: Callable[[], bool], timeout: float) -> bool:
+    """Whether it happens within ``timeout`` seconds; looked for again after each event."""
+    deadline = time.monotonic() + timeout
+    with socket.socket(
         socket.AF_NETLINK,
         socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
         socket.NETLINK_ROUTE,
-    )
-    try:
-        events.bind((0, RTMGRP_LINK))
-    except BaseException:
-        events.close()
-        raise
-    return events
+    ) as events:
+        events.bind((0, group))
+        poll = select.poll()
+        poll.register(events, select.POLLIN)
+        while not happened():
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(math.ceil(left * 1000)):
+                return False
+            _drain(events)
+    return True
+
+
+def _ipv6_host_routes() -> set[str]:
+    """The addresses, in hexadecimal digits, to which this thread's namespace has a route alone."""
+    with open("/proc/thread-self/net/ipv6_route") as routes:
+        fields = (line.split() for line in routes)
+        return {to for to, prefix, *_ in fields if prefix == "80"}
 
 
 def _drain(events: socket.socket) -> None:
