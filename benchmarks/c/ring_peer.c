@@ -61,11 +61,15 @@ static void pause_cpu(void)
 #endif
 }
 
+/* A memfd always: the same pages as any ring has. */
 static struct tun_ring *map_ring(void)
 {
-    const int flags = options.memfd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-    void *ring = mmap(NULL, tun_ring_size(options.capacity), PROT_READ | PROT_WRITE,
-                      flags | MAP_POPULATE, options.memfd, 0);
+    const size_t size = tun_ring_size(options.capacity);
+    const bool inherited = options.memfd >= 0;
+    int memfd = inherited ? options.memfd : memfd_create("ring_peer", MFD_CLOEXEC);
+    if (memfd < 0 || (!inherited && ftruncate(memfd, (off_t)size)))
+        fail("cannot make the ring");
+    void *ring = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memfd, 0);
     if (ring == MAP_FAILED)
         fail("cannot map the ring");
     return ring;

@@ -576,7 +576,7 @@ cdef class Consumer:
         cdef span_t *span
         cdef slot_t *slot
         cdef Py_ssize_t limit, count = 0
-        cdef uint32_t offset = self.ring.next
+        cdef ring_consumer ring
         cdef Batch batch
         self.check_usable()
         if max_packets < 1:
@@ -589,18 +589,17 @@ cdef class Consumer:
         limit = min(max_packets, <Py_ssize_t>ring_content(&self.ring) // 4)
         span = self.new_span(limit)
         span.start = self.ring.next
-        while count < limit:
-            if count and not ring_content(&self.ring):
-                break  # what came meanwhile is the next batch's
-            status = ring_peek(&self.ring, &view)
+        ring = self.ring  # a copy, which the compiler can keep in registers
+        while count < limit and ring_content(&ring):  # what comes meanwhile is the next batch's
+            slot = &span.slots[count]
+            slot.offset = ring.next
+            slot.exports = 0
+            status = ring_peek(&ring, &view)
             if status != RING_OK:
                 break
-            slot = &span.slots[count]
-            slot.offset = offset
             slot.size = view.size
-            slot.exports = 0
-            offset = view.end
             count += 1
+        self.ring = ring
         if not count:
             self.free_span(span)
             raise_status(status)

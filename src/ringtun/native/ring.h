@@ -201,6 +201,17 @@ static inline enum ring_status ring_refresh_tail(struct ring_consumer *c)
     return ring_content(c) ? RING_OK : RING_EMPTY;
 }
 
+/* Where a packet ends is known from its size alone, so a reader would wait for memory at each one.
+ * Small packets come in runs of a size: ask early for the header of the eighth to come, were they so.
+ * With large ones the wait is nothing beside the copy, and the memory has better to do. */
+static inline void ring_prefetch(const struct ring_consumer *c, uint32_t size)
+{
+    if (size > 256)
+        return;
+    uint32_t ahead = (c->next + 8 * ring_span(size)) & (c->capacity - 1);
+    __builtin_prefetch(ring_packet_at(c->ring, ahead));
+}
+
 /* Look at the next packet and step over it. It stays the consumer's until ring_release. */
 static inline enum ring_status ring_peek(struct ring_consumer *c, struct ring_view *view)
 {
@@ -215,6 +226,7 @@ static inline enum ring_status ring_peek(struct ring_consumer *c, struct ring_vi
     if (size > TUN_PACKET_MAX_SIZE || ring_span(size) > ring_content(c))
         return RING_CORRUPT;
     c->next = (c->next + ring_span(size)) & (c->capacity - 1);
+    ring_prefetch(c, size);
     *view = (struct ring_view){.data = packet->data, .size = size, .end = c->next};
     return RING_OK;
 }
