@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["NOBODY", "as_ordinary_user", "descriptors", "raised_in_child"]
+__all__ = ["NOBODY", "ONE_USER_ONLY", "as_ordinary_user", "descriptors", "raised_in_child"]
 
 NOBODY = 65534
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 
+# As in the user namespace of a process that had no rights outside.
+ONE_USER_ONLY = int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY
+
 as_ordinary_user = pytest.mark.skipif(
-    int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY,
+    ONE_USER_ONLY,
     reason="NOT TRIED: there is one user only in this user namespace",
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from ringtun.device.embedded import Pump
 from ringtun.testing.conformance import packet
+from tests.children import ONE_USER_ONLY
 from tests.system.capture import capturing, read_pcap
 from tests.system.conftest import MakeSite
 from tests.system.packets import udp_payload
@@ -19,7 +20,11 @@ from tests.system.test_ping import ping
 
 pytestmark = [
     pytest.mark.kernel,
-    pytest.mark.skipif(shutil.which("tcpdump") is None, reason="install tcpdump"),
+    pytest.mark.skipif(shutil.which("tcpdump") is None, reason="NOT TRIED: install tcpdump"),
+    pytest.mark.skipif(
+        ONE_USER_ONLY,
+        reason="NOT TRIED: tcpdump becomes another user, and this user namespace has one only",
+    ),
 ]
 
 COUNT = 300

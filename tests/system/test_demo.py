@@ -20,10 +20,9 @@ from typing import Any
 import pytest
 
 import ringtun
+from tests.children import NOBODY, ONE_USER_ONLY
 
 DEMO = [sys.executable, "-c", "from ringtun.cli import main; main()", "demo"]
-NOBODY = 65534
-ONE_USER_ONLY = int(Path("/proc/self/uid_map").read_text().split()[2]) <= NOBODY
 FIELDS = {
     "ok", "ringtun", "mode", "reason", "failures", "seconds", "left", "right",
     "ping_ipv4", "ping_ipv6", "tcp_ipv4", "tcp_ipv6", "udp_ipv4", "echo_ipv4", "echo_ipv6",
