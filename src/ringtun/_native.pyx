@@ -15,8 +15,8 @@ from cpython.exc cimport PyErr_SetFromErrno, PyErr_WarnEx
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strerror
 from posix.fcntl cimport fcntl
 from posix.unistd cimport close
@@ -205,9 +205,6 @@ cdef class Space:
 
     def fileno(self):
         return self.space.event
-
-    def signal(self):
-        event_signal(self.space.event)
 
     def clear(self):
         event_clear(self.space.event)
