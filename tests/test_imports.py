@@ -28,6 +28,7 @@ MAY_KNOW = {
     "session": {
         *("_native", "device", "errors", "event", "offer", "ring", "statistics", "step"),
     },
+    "aio": {"device", "errors", "ring", "session", "statistics", "step"},
     "driver": {
         *("_native", "_twin", "abi", "errors", "event", "host", "packet", "ring"),
         *("statistics", "step"),

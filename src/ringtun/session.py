@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
 from ringtun.event import Event
@@ -38,14 +38,15 @@ __all__ = ["ReservedSlot", "Session"]
 
 T = TypeVar("T")
 
-_RECEIVE_BUDGET = 256
-_SEND_BUDGET = 1 << 16
-_GATHER_BYTES = 1 << 16
+RECEIVE_BUDGET = 256
+SEND_BUDGET = 1 << 16
+GATHER_BYTES = 1 << 16
 # A driver that does not tell of room is asked this often, in seconds.
-_ROOM_LOOK = 0.001
+ROOM_LOOK = 0.001
 # A wait is cut into pieces of so many seconds: the kernel's clock takes no larger ones.
 _LONGEST_WAIT = 86400.0
-_MOST_PACKETS = 1 << 16
+MOST_PACKETS = 1 << 16
+UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
 
 
 class Session:
@@ -126,7 +127,7 @@ class Session:
         """Take a packet if there is one; None otherwise. Never waits."""
         packet = self._take(self._consumer.pop)
         if packet is None:
-            self._device.pump_to_client(_RECEIVE_BUDGET)
+            self._device.pump_to_client(RECEIVE_BUDGET)
             packet = self._take(self._consumer.pop)
         if self._epoll is not None:
             self._keep_level()
@@ -140,7 +141,7 @@ class Session:
         `Batch`.
         """
 
-        max_packets = min(max_packets, _MOST_PACKETS)
+        max_packets = min(max_packets, MOST_PACKETS)
 
         def take() -> Batch | None:
             return self._consumer.peek_many(max_packets)
@@ -187,7 +188,7 @@ class Session:
             raise self._end_error(error) from None
 
     def _await_packet(
-        self, take: Callable[[], T | None], timeout: float | None, budget: int = _RECEIVE_BUDGET
+        self, take: Callable[[], T | None], timeout: float | None, budget: int = RECEIVE_BUDGET
     ) -> T:
         deadline = _deadline(timeout)
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
@@ -238,7 +239,7 @@ class Session:
         try:
             sent = self._producer.write(packet)
             if not sent and self._inline:
-                self._device.pump_to_host(_SEND_BUDGET)
+                self._device.pump_to_host(SEND_BUDGET)
                 sent = self._producer.write(packet)
         except SessionClosed as error:
             raise self._end_error(error) from None
@@ -346,7 +347,7 @@ class Session:
 
     def _show(self, timeout: float | None) -> None:
         """Show the driver what was pushed; inside `gather`, only once it is much."""
-        if self._gatherer is None or self._producer.staged >= _GATHER_BYTES:
+        if self._gatherer is None or self._producer.staged >= GATHER_BYTES:
             self._producer.submit()
             self._flush(timeout)
 
@@ -356,7 +357,7 @@ class Session:
             if self._producer.ended:
                 raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
             return
-        result = self._device.pump_to_host(_SEND_BUDGET)
+        result = self._device.pump_to_host(SEND_BUDGET)
         if result == StepResult.OVER:
             raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
         if result == StepResult.IDLE or timeout == 0:
@@ -364,7 +365,7 @@ class Session:
         # The host is slow to take what is in the ring: it goes on with the next call at the latest.
         deadline = _deadline(timeout)
         with self._claimed("_sender"), suppress(TimeoutError):
-            while self._device.pump_to_host(_SEND_BUDGET) in _UNFINISHED:
+            while self._device.pump_to_host(SEND_BUDGET) in UNFINISHED:
                 self._wait(self._send_poll, deadline, "")
 
     def _await_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
@@ -372,13 +373,13 @@ class Session:
         with self._claimed("_sender"):
             while True:
                 self._producer.submit()
-                self._device.pump_to_host(_SEND_BUDGET)
+                self._device.pump_to_host(SEND_BUDGET)
                 if attempt():
                     return
                 if self._inline:
                     self._wait(self._send_poll, deadline, "the host takes no packets")
                 elif self._space is None:
-                    look = time.monotonic() + _ROOM_LOOK
+                    look = time.monotonic() + ROOM_LOOK
                     if deadline is None or look < deadline:
                         self._wait(self._send_poll, look, "")
                     else:
@@ -458,7 +459,7 @@ class Session:
             if not self._consumer.content:
                 self._event.clear()
                 # What the host has may be nothing for a receive: look, and let the ring say.
-                self._device.pump_to_client(_RECEIVE_BUDGET)
+                self._device.pump_to_client(RECEIVE_BUDGET)
                 if self._consumer.arm():
                     return
             self._event.signal()
@@ -583,10 +584,14 @@ class Session:
             self.close()
 
 
+class _Commits(Protocol):
+    def _commit(self, slot: Slot, length: int | None) -> None: ...
+
+
 class ReservedSlot:
     """A packet being written in place; see `Session.reserve`."""
 
-    def __init__(self, session: Session, slot: Slot) -> None:
+    def __init__(self, session: _Commits, slot: Slot) -> None:
         self._session = session
         self._slot = slot
 
@@ -643,7 +648,6 @@ def _deadline(timeout: float | None) -> float | None:
     return time.monotonic() + timeout
 
 
-_UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 

@@ -7,10 +7,11 @@ import struct
 from collections.abc import Sequence
 from typing import Protocol
 
+from ringtun.aio import AsyncSession
 from ringtun.session import Session
 from ringtun.statistics import Statistics
 
-__all__ = ["Backend", "HostPeer", "RawBackend", "RawHandle", "packet"]
+__all__ = ["AsyncBackend", "Backend", "HostPeer", "RawBackend", "RawHandle", "packet"]
 
 
 def packet(number: int, size: int = 64, version: int = 4) -> bytes:
@@ -69,6 +70,16 @@ class Backend(Protocol):
         """Take the interface away, as an administrator would, under a session's feet."""
 
     def adapter_statistics(self) -> Statistics: ...
+
+
+class AsyncBackend(Protocol):
+    """One adapter for one test of an asyncio session, with nothing on it."""
+
+    host: HostPeer
+
+    def start_session(self, *, capacity: int = ..., spin: float = ...) -> AsyncSession: ...
+    def remove(self) -> None:
+        """See `Backend`."""
 
 
 class RawHandle(Protocol):
