@@ -42,10 +42,13 @@ def pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
     import ringtun.device.embedded
     import ringtun.driver.engine
     import ringtun.host.memory
+    import ringtun.mapping
     import ringtun.session
     import ringtun.testing.conformance.rings as rings
 
-    for module in (ringtun.device.embedded, ringtun.driver.engine, ringtun.host.memory):
+    for module in (
+        *(ringtun.device.embedded, ringtun.driver.engine, ringtun.host.memory, ringtun.mapping),
+    ):
         monkeypatch.setattr(module, "NATIVE", False)
     for module in (ringtun.session, rings):
         monkeypatch.setattr(module, "Producer", twin.Producer)

@@ -227,7 +227,7 @@ def test_other_processors_are_refused(
     adapters: tuple[DriverAdapter, DriverAdapter],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ringtun.driver.engine.TWIN_WORKS_HERE", False)
+    monkeypatch.setattr("ringtun.driver.engine.twin_works_here", lambda: False)
     handle = adapters[0].open()
     with Offer(CAPACITY) as offer, pytest.raises(DriverUnavailable, match="x86-64"):
         register(handle, offer, threads=False)

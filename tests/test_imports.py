@@ -24,13 +24,14 @@ MAY_KNOW = {
     "statistics": set(),
     "_twin": {"abi", "errors", "event", "packet"},
     "ring": {"_native", "_twin"},
-    "offer": {"abi", "event"},
+    "mapping": {"_native", "ring"},
+    "offer": {"abi", "event", "mapping"},
     "session": {
         *("_native", "device", "errors", "event", "offer", "ring", "statistics", "step"),
     },
     "aio": {"device", "errors", "ring", "session", "statistics", "step"},
     "driver": {
-        *("_native", "_twin", "abi", "errors", "event", "host", "packet", "ring"),
+        *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),
         *("statistics", "step"),
     },
     "host": {"_native", "abi", "errors", "event", "ring"},

@@ -26,6 +26,17 @@ class Space:
     def close(self) -> None:
         """Close the event, once no engine uses it. More than once is fine."""
 
+class Mapping(Buffer):
+    """``size`` bytes of ``fd``, shared, to read and write; it keeps no descriptor.
+
+    Raises the ``OSError`` of mmap(2).
+    """
+
+    def __init__(self, fd: int, size: int) -> None: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
+    def close(self) -> None:
+        """Raises ``BufferError`` while anything looks into it. More than once is fine."""
+
 class Producer:
     """The writing side of a ring. Packets are first pushed, then submitted, together.
 

@@ -19,6 +19,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, strerror
 from posix.fcntl cimport fcntl
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
 from collections.abc import Sequence
@@ -227,6 +228,41 @@ cdef void show(Py_buffer *buffer, uint8_t *data, Py_ssize_t size, int flags):
     buffer.strides = &buffer.itemsize if (flags & PyBUF_STRIDES) == PyBUF_STRIDES else NULL
     buffer.suboffsets = NULL
     buffer.internal = NULL
+
+
+cdef class Mapping:
+    """Shared memory, mapped without keeping the descriptor."""
+
+    cdef void *data  # NULL: closed
+    cdef Py_ssize_t size
+    cdef Py_ssize_t exports
+
+    def __cinit__(self, int fd, Py_ssize_t size):
+        cdef void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if data == MAP_FAILED:
+            PyErr_SetFromErrno(OSError)
+        self.data, self.size = data, size
+
+    def __dealloc__(self):
+        if self.data != NULL:
+            munmap(self.data, self.size)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if self.data == NULL:
+            raise ValueError("the memory is not mapped any more")
+        show(buffer, <uint8_t *>self.data, self.size, flags)
+        buffer.obj = self
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.exports -= 1
+
+    def close(self):
+        if self.exports:
+            raise BufferError("the memory is in use")
+        if self.data != NULL:
+            munmap(self.data, self.size)
+            self.data = NULL
 
 
 # Engines and cursors look into it until their own end: the collector must not empty it before.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 from contextlib import suppress
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Self
 from ringtun import abi
 from ringtun.abi import RegisterRings, RingOffer
 from ringtun.event import Event
+from ringtun.mapping import map_shared
 
 __all__ = ["Offer"]
 
@@ -26,9 +26,7 @@ class RingMemory:
         try:
             os.posix_fallocate(self.fd, 0, size)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            self.mapping = mmap.mmap(
-                self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
-            )
+            self.mapping = map_shared(self.fd, size)
         except BaseException:
             self.close_descriptor()
             raise

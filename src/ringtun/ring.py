@@ -5,13 +5,9 @@ Native where the extension was built, else the plain-Python twin of the same cal
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
-__all__ = ["NATIVE", "TWIN_WORKS_HERE", "Batch", "Consumer", "Producer", "Slot"]
-
-# The twin has no fences: it is correct where stores are seen in their order.
-TWIN_WORKS_HERE = platform.machine().lower() in {"x86_64", "amd64"}
+__all__ = ["NATIVE", "Batch", "Consumer", "Producer", "Slot", "twin_works_here"]
 
 if TYPE_CHECKING:
     from ringtun._native import Batch, Consumer, Producer, Slot
@@ -26,3 +22,10 @@ else:
         from ringtun._twin import Batch, Consumer, Producer, Slot
 
         NATIVE = False
+
+
+def twin_works_here() -> bool:
+    """Whether the twin, which has no fences, is correct: where stores are seen in their order."""
+    import platform
+
+    return platform.machine().lower() in {"x86_64", "amd64"}

@@ -12,10 +12,10 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Protocol
 
-from ringtun import _twin, abi
+from ringtun import abi
 from ringtun.errors import DriverUnavailable, SessionClosed
 from ringtun.packet import is_ip
-from ringtun.ring import NATIVE, TWIN_WORKS_HERE
+from ringtun.ring import NATIVE, twin_works_here
 from ringtun.step import StepResult
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def make_engine(
             engine.close()
             raise
         return engine
-    if not TWIN_WORKS_HERE:
+    if not twin_works_here():
         raise DriverUnavailable(
             errno.ENOSYS, f"{_CURE}; the plain-Python rings work on x86-64 processors only"
         )
@@ -108,6 +108,8 @@ class PythonEngine:
     """The native engine's step in plain Python, without threads."""
 
     def __init__(self, host: Host, registration: Registration) -> None:
+        from ringtun import _twin
+
         self._host = host
         to_client, to_host = registration.to_client, registration.to_host
         self._to_client = _twin.Producer(to_client.memory, to_client.capacity)

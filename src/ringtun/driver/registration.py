@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ringtun import abi
 from ringtun.abi import RegisterRings, RingOffer, Status
 from ringtun.event import Event
+from ringtun.mapping import map_shared
+
+if TYPE_CHECKING:
+    from ringtun.mapping import Mapping
 
 __all__ = ["Refusal", "Registration", "accept"]
 
@@ -40,7 +44,7 @@ class Refusal(Exception):
 class Ring:
     """A ring that was accepted: the driver's own mapping of it, and its own copy of the event."""
 
-    memory: mmap.mmap
+    memory: Mapping
     capacity: int
     event: Event
 
@@ -116,7 +120,8 @@ def _take(name: str, ring: RingOffer, descriptors: Sequence[int], own_index: int
     memory = _map(name, descriptors[ring.ring - 1], ring.ring_size)
     try:
         capacity = abi.ring_capacity(ring.ring_size)
-        index = int.from_bytes(memory[own_index : own_index + 4], sys.byteorder)
+        with memoryview(memory) as view:
+            index = int.from_bytes(view[own_index : own_index + 4], sys.byteorder)
         if index >= capacity or index % abi.PACKET_ALIGNMENT:
             raise Refusal(
                 Status.INVALID_PARAMETER, f"{name} starts at {index}: zeroed indices are expected"
@@ -127,7 +132,7 @@ def _take(name: str, ring: RingOffer, descriptors: Sequence[int], own_index: int
         raise
 
 
-def _map(name: str, fd: int, size: int) -> mmap.mmap:
+def _map(name: str, fd: int, size: int) -> Mapping:
     """Map a memfd of exactly this size that nobody can truncate any more."""
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -142,7 +147,7 @@ def _map(name: str, fd: int, size: int) -> mmap.mmap:
         raise _bad_memory(name, f"has {status.st_size} bytes, and RingSize says {size}")
     _refuse_holes(name, fd, size)
     try:
-        return mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        return map_shared(fd, size)
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise
