@@ -366,7 +366,7 @@ class TestKernel:
         def create() -> None:
             ringtun.create_adapter("half0", addresses=["10.1.2.3/24"], mtu=1400).close()
 
-        for owner, name in ((fcntl, "ioctl"), (netlink, "_converse"), (os, "open")):
+        for owner, name in ((fcntl, "ioctl"), (netlink, "converse"), (os, "open")):
             original = getattr(owner, name)
             calls = count_calls(monkeypatch, owner, name, create)
             assert calls > 0

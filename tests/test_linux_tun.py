@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ringtun.arguments import check_name
 from ringtun.errors import (
     AdapterBusy,
     AdapterExists,
@@ -24,7 +25,7 @@ from ringtun.errors import (
     DriverUnavailable,
 )
 from ringtun.host import linux_tun, netlink
-from ringtun.host.linux_tun import LinuxTun, check_name
+from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link
 from ringtun.testing.netns import NAMED_NAMESPACES, NetworkNamespace
@@ -218,11 +219,17 @@ def test_a_failure_at_any_step_leaves_nothing(
 ) -> None:
     if not no_carrier:
         hide_no_carrier(monkeypatch)
-    options: dict[str, Any] = {"owner": 0, "group": 0} if persist else {}
     before = descriptors()
 
     def attempt() -> LinuxTun:
-        return LinuxTun.create("vpn0", namespace=namespace, persist=persist, **options)
+        tun = LinuxTun.create("vpn0", namespace=namespace)
+        try:
+            if persist:
+                tun.persist(owner=0, group=0)
+        except OSError:
+            tun.close()
+            raise
+        return tun
 
     steps = 0
     for steps in each_fault(monkeypatch, attempt):  # noqa: B007
@@ -347,9 +354,21 @@ def test_an_ordinary_user_lacks_a_capability() -> None:
 # persistence and attaching -----------------------------------------------------------------------
 
 
+def persistent(
+    name: str, namespace: Namespace, owner: int | None = 0, group: int | None = None
+) -> LinuxTun:
+    tun = LinuxTun.create(name, namespace=namespace)
+    try:
+        tun.persist(owner, group)
+    except BaseException:
+        tun.close()
+        raise
+    return tun
+
+
 @pytest.mark.kernel
 def test_a_persistent_one_outlives_its_queue(namespace: Namespace) -> None:
-    with LinuxTun.create("vpn0", namespace=namespace, persist=True) as tun:
+    with persistent("vpn0", namespace) as tun:
         assert tun.persistent
         index = tun.ifindex
     assert netlink.find(namespace, "vpn0") == index
@@ -365,7 +384,6 @@ def test_a_persistent_one_outlives_its_queue(namespace: Namespace) -> None:
 @pytest.mark.parametrize(
     ("owner", "group", "shown"),
     [
-        (None, None, "user root"),
         (0, None, "user root"),
         (None, 0, "group root"),
         (0, 0, "user root group root"),
@@ -378,22 +396,16 @@ def test_a_persistent_one_has_an_owner(
     network: NetworkNamespace,
     namespace: Namespace,
 ) -> None:
-    LinuxTun.create("vpn0", namespace=namespace, persist=True, owner=owner, group=group).close()
+    persistent("vpn0", namespace, owner, group).close()
     details = network.run("ip", "-d", "link", "show", "vpn0").stdout
     assert f"persist on {shown} " in details
     assert ("user" in details) == ("user" in shown)
 
 
-@pytest.mark.parametrize(("owner", "group"), [(0, None), (None, 0)])
-def test_what_does_not_persist_has_no_owner(owner: int | None, group: int | None) -> None:
-    with Namespace.current() as namespace, pytest.raises(ValueError, match="persist=True"):
-        LinuxTun.create("vpn0", namespace=namespace, owner=owner, group=group)
-
-
 @pytest.mark.kernel
 def test_an_owner_that_cannot_be_leaves_nothing(namespace: Namespace) -> None:
     with pytest.raises(OSError, match="cannot give user -1 adapter vpn0: ") as caught:
-        LinuxTun.create("vpn0", namespace=namespace, persist=True, owner=-1)
+        persistent("vpn0", namespace, owner=-1)
     assert caught.value.errno == errno.EINVAL
     assert netlink.find(namespace, "vpn0") is None
 
@@ -408,9 +420,7 @@ def test_its_owner_attaches_without_rights_and_nobody_else_does() -> None:
             ("ours", None, NOBODY),
             ("theirs", 1, None),
         ):
-            LinuxTun.create(
-                name, namespace=namespace, persist=True, owner=owner, group=group
-            ).close()
+            persistent(name, namespace, owner, group).close()
         try:
             assert raised_in_child(lambda: LinuxTun.attach("mine", namespace=namespace)) == ""
             assert raised_in_child(lambda: LinuxTun.attach("ours", namespace=namespace)) == ""
@@ -438,7 +448,7 @@ def test_attaching_to_what_is_not_there_makes_nothing(namespace: Namespace) -> N
 def test_a_device_that_goes_just_before_is_not_made_anew(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LinuxTun.create("vpn0", namespace=namespace, persist=True).close()
+    persistent("vpn0", namespace).close()
     open_node = linux_tun._open_node
 
     def and_gone() -> int:
@@ -456,7 +466,9 @@ def test_a_device_that_goes_just_before_is_not_made_anew(
 @pytest.mark.kernel
 @pytest.mark.parametrize("persist", [True, False])
 def test_a_held_queue_is_busy(persist: bool, namespace: Namespace) -> None:
-    with LinuxTun.create("vpn0", namespace=namespace, persist=persist):
+    with LinuxTun.create("vpn0", namespace=namespace) as tun:
+        if persist:
+            tun.persist(0)
         with pytest.raises(AdapterBusy, match="vpn0 is held by another") as caught:
             LinuxTun.attach("vpn0", namespace=namespace)
         assert caught.value.errno == errno.EBUSY
@@ -505,7 +517,7 @@ def test_what_the_last_holder_left_is_undone(namespace: Namespace) -> None:
 def test_a_failure_while_attaching_leaves_the_device(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    LinuxTun.create("vpn0", namespace=namespace, persist=True).close()
+    persistent("vpn0", namespace).close()
     index = netlink.find(namespace, "vpn0")
     before = descriptors()
     steps = 0

@@ -15,7 +15,7 @@ from ringtun.errors import AdapterNotFound, AdapterPermissionError
 from ringtun.host import netlink
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
-from ringtun.host.netlink import Link, LinkInfo
+from ringtun.host.netlink import Link, LinkInfo, TunInfo
 from ringtun.testing.netns import NetworkNamespace
 from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
@@ -110,10 +110,12 @@ def test_configure_does_all_in_one_go(link: Link) -> None:
         txqueuelen=5000,
         up=True,
         running=False,
+        carrier=False,
         tx_packets=0,
         rx_packets=0,
         tx_dropped=0,
         rx_dropped=0,
+        tun=TunInfo(persistent=False, owner=None, group=None),
     )
     assert link.addresses() == (ip_interface("10.7.0.1/24"), ip_interface("fd07::1/64"))
 

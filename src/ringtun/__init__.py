@@ -12,7 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ringtun import testing as testing
-    from ringtun.adapter import Adapter, create_adapter, open_adapter
+    from ringtun.adapter import (
+        Adapter,
+        create_adapter,
+        delete_adapter,
+        list_adapters,
+        open_adapter,
+    )
+    from ringtun.aio import AsyncSession
     from ringtun.errors import (
         AdapterBusy,
         AdapterExists,
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
         RingtunError,
         SessionClosed,
     )
+    from ringtun.info import AdapterInfo
     from ringtun.ring import Batch
     from ringtun.session import ReservedSlot, Session
     from ringtun.statistics import Discards, Statistics
@@ -33,7 +41,10 @@ if TYPE_CHECKING:
 _HOME = {
     "Adapter": "adapter",
     "create_adapter": "adapter",
+    "delete_adapter": "adapter",
+    "list_adapters": "adapter",
     "open_adapter": "adapter",
+    "AsyncSession": "aio",
     "AdapterBusy": "errors",
     "AdapterExists": "errors",
     "AdapterNotFound": "errors",
@@ -45,6 +56,7 @@ _HOME = {
     "RingCorrupt": "errors",
     "RingtunError": "errors",
     "SessionClosed": "errors",
+    "AdapterInfo": "info",
     "Batch": "ring",
     "ReservedSlot": "session",
     "Session": "session",
@@ -56,8 +68,10 @@ __all__ = [
     "Adapter",
     "AdapterBusy",
     "AdapterExists",
+    "AdapterInfo",
     "AdapterNotFound",
     "AdapterPermissionError",
+    "AsyncSession",
     "Batch",
     "ConcurrencyError",
     "Discards",
@@ -71,6 +85,8 @@ __all__ = [
     "SessionClosed",
     "Statistics",
     "create_adapter",
+    "delete_adapter",
+    "list_adapters",
     "open_adapter",
 ]
 

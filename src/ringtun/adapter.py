@@ -1,136 +1,144 @@
-"""Adapters: make one, find one, start sessions on it."""
+"""Adapters: make one, find one, set it up, start sessions on it, take it away."""
 
 from __future__ import annotations
 
 import atexit
 import errno
-import ipaddress
 import os
 import threading
 import warnings
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from ringtun import abi
-from ringtun.device.embedded import EmbeddedDevice, Pump
-from ringtun.driver.adapter import DriverAdapter
-from ringtun.driver.lifecycle import AdapterState
-from ringtun.errors import AdapterNotFound, DriverUnavailable, EndReason
-from ringtun.host import Host
-from ringtun.session import Session
-from ringtun.statistics import Statistics
+from ringtun import arguments
+from ringtun.control import Backend, Wanted, control_of
+from ringtun.errors import AdapterNotFound, EndReason
+from ringtun.info import AdapterInfo, describe
 
 if TYPE_CHECKING:
-    from ringtun.host.linux import LinuxHost
-    from ringtun.host.namespace import Namespace
-    from ringtun.host.netlink import LinkInfo
+    import uuid
 
-__all__ = ["Adapter", "create_adapter", "open_adapter"]
+    from ringtun.aio import AsyncSession
+    from ringtun.arguments import Address, Interface
+    from ringtun.device.embedded import EmbeddedDevice, Pump
+    from ringtun.driver.adapter import DriverAdapter
+    from ringtun.host import AdapterHost
+    from ringtun.session import Session
+    from ringtun.statistics import Statistics
 
-_MAX_TXQUEUELEN = 1 << 20  # the kernel keeps an array of so many pointers
-_MAX_ID = 0xFFFFFFFE
-_MIN_MTU, _MAX_MTU, _MIN_IPV6_MTU = 68, 65535, 1280
-
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Address = str | Interface
-
-
-class _Interface(Host, Protocol):
-    """A host that can also say what its interface is like."""
-
-    @property
-    def ifindex(self) -> int: ...
-    def info(self) -> LinkInfo: ...
-    def addresses(self) -> tuple[Interface, ...]: ...
-    def abandon(self) -> None: ...
+__all__ = ["Adapter", "create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
 
 
 def create_adapter(
     name: str,
     *,
-    addresses: Iterable[Address] = (),
+    addresses: Iterable[Address] | None = None,
     mtu: int | None = None,
+    guid: str | uuid.UUID | None = None,
     up: bool = True,
+    exist_ok: bool = False,
     persist: bool = False,
     owner: int | None = None,
     group: int | None = None,
     txqueuelen: int = 5000,
     netns: str | None = None,
+    backend: Backend | None = None,
 ) -> Adapter:
     """Make a TUN adapter called ``name``: 1 to 15 bytes, as the kernel takes them.
 
     ``addresses`` are IPv4 and IPv6 addresses with their prefix, ``"10.7.0.1/24"``. ``mtu`` counts
     bytes (68 to 65,535; the kernel's default is 1,500), ``txqueuelen`` the packets that the kernel
-    keeps for the program before it drops. ``netns`` names the network namespace in which the
-    adapter is to be, as ``ip netns`` does.
+    keeps for the program before it drops. ``guid`` is by what to know the adapter again whenever it
+    is made; a random one by default. ``netns`` names the network namespace in which the adapter is
+    to be, as ``ip netns`` does, or is the path of one.
 
-    The adapter goes with its last handle. With ``persist`` it stays, for the user id ``owner`` or
-    the group id ``group`` to open again; for the caller's user where neither is given.
+    The adapter goes with its last handle, however the program ends. With ``persist`` it stays, for
+    the user id ``owner`` or the group id ``group`` to open again; for the caller's user where
+    neither is given.
 
-    Everything is checked before the adapter is made; where a later step fails, nothing is left of
-    it. Raises ``ValueError`` for an argument that cannot be; `AdapterExists`,
-    `AdapterPermissionError`, `DriverUnavailable` (no TUN device on this machine);
-    ``FileNotFoundError`` for a namespace that is not there; any other ``OSError`` of the kernel's.
+    With ``exist_ok`` an adapter that is there is opened, and made what is asked for: up or down,
+    its ``txqueuelen``, and whatever else is given; what is not given stays. Nothing is touched that
+    is as asked, so that an owner without rights can do this too. One that persists goes on to.
+
+    ``backend`` asks for a driver: "embedded" is the one in this process above the kernel's TUN,
+    "memory" makes an adapter without a kernel (`ringtun.testing`). None takes what serves here.
+
+    Everything is checked before anything is done; where a later step fails, nothing is left of it.
+    Raises ``ValueError`` and ``TypeError`` for an argument that cannot be; `AdapterExists`,
+    `AdapterBusy` (``exist_ok``, and another program holds it), `AdapterPermissionError`,
+    `DriverUnavailable` (no TUN device on this machine); ``FileNotFoundError`` for a namespace that
+    is not there; any other ``OSError`` of the kernel's.
     """
-    LinuxHost, Namespace, check_name = _linux()
-    _check_strings(name=name, netns=netns)
-    check_name(name)
-    interfaces = _interfaces(addresses)
-    _check_mtu(mtu, interfaces)
-    _check_number("txqueuelen", txqueuelen, 1, _MAX_TXQUEUELEN, "packets")
-    for kind, identity in (("owner", owner), ("group", group)):
-        if identity is not None:
-            _check_number(kind, identity, 0, _MAX_ID, "as a numeric id")
-    namespace = Namespace.current() if netns is None else Namespace.named(netns)
-    try:
-        host = LinuxHost.create(
-            name,
-            namespace=namespace,
-            addresses=interfaces,
-            mtu=mtu,
-            up=up,
-            txqueuelen=txqueuelen,
-            persist=persist,
-            owner=owner,
-            group=group,
-        )
-    except BaseException:
-        namespace.close()
-        raise
-    return Adapter(_keep(name, host), host)
+    arguments.check_name(name)
+    arguments.check_netns(netns)
+    arguments.check_flags(up=up, exist_ok=exist_ok, persist=persist)
+    interfaces = None if addresses is None else arguments.check_addresses(addresses)
+    arguments.check_mtu(mtu, interfaces or ())
+    arguments.check_txqueuelen(txqueuelen)
+    arguments.check_identity(persist, owner, group)
+    wanted = Wanted(
+        name=name,
+        addresses=interfaces,
+        mtu=mtu,
+        guid=arguments.check_guid(guid),
+        up=up,
+        exist_ok=exist_ok,
+        persist=persist,
+        owner=owner,
+        group=group,
+        txqueuelen=txqueuelen,
+        netns=netns,
+    )
+    return Adapter(*control_of(backend).create_adapter(wanted))
 
 
-def open_adapter(name: str, *, netns: str | None = None) -> Adapter:
+def open_adapter(name: str, *, netns: str | None = None, backend: Backend | None = None) -> Adapter:
     """Open an adapter that is there: one that this process made, or a persistent one.
 
     An adapter may be open several times; only one session at a time runs on it.
 
     Raises `AdapterNotFound`, `AdapterBusy` (another program holds it), `AdapterPermissionError`,
-    `DriverUnavailable`, ``ValueError`` for a name that cannot be.
+    `DriverUnavailable`, ``ValueError`` for a name that cannot be, ``FileNotFoundError`` for a
+    namespace that is not there.
     """
-    LinuxHost, Namespace, check_name = _linux()
-    from ringtun.host.netlink import find
+    arguments.check_name(name)
+    arguments.check_netns(netns)
+    return Adapter(*control_of(backend).open_adapter(name, netns))
 
-    _check_strings(name=name, netns=netns)
-    check_name(name)
-    namespace = Namespace.current() if netns is None else Namespace.named(netns)
+
+def list_adapters(*, netns: str | None = None, backend: Backend | None = None) -> list[AdapterInfo]:
+    """The TUN adapters of a network namespace, whoever made them, in the order of their making.
+
+    It takes no rights. Raises ``FileNotFoundError`` for a namespace that is not there,
+    `AdapterPermissionError` for one that this process may not enter.
+    """
+    arguments.check_netns(netns)
+    return control_of(backend).list_adapters(netns)
+
+
+def delete_adapter(
+    name: str,
+    *,
+    missing_ok: bool = False,
+    netns: str | None = None,
+    backend: Backend | None = None,
+) -> None:
+    """Take an adapter away, persistent or not, whoever made it and whoever has it open.
+
+    A session on it ends, with `EndReason.ADAPTER_REMOVED`. Raises `AdapterNotFound` for one that is
+    not there, unless ``missing_ok``, and always for an interface that is no TUN adapter;
+    `AdapterPermissionError`; ``ValueError`` for a name that cannot be.
+    """
+    arguments.check_name(name)
+    arguments.check_netns(netns)
+    arguments.check_flags(missing_ok=missing_ok)
     try:
-        ifindex = find(namespace, name)
-        if ifindex is None:
-            raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name}")
-        with _adapters_lock:
-            driver = _adapters.get((_inode(namespace), ifindex))
-            if driver is not None and driver.state is not AdapterState.REMOVED:
-                namespace.close()
-                host = driver.host
-                return Adapter(driver.hold(), host)  # type: ignore[arg-type]
-        attached = LinuxHost.attach(name, namespace=namespace)
-    except BaseException:
-        namespace.close()
-        raise
-    return Adapter(_keep(name, attached), attached)
+        control_of(backend).delete_adapter(name, netns)
+    except AdapterNotFound as error:
+        if not missing_ok or error.errno != errno.ENODEV:
+            raise
 
 
 class Adapter:
@@ -140,14 +148,14 @@ class Adapter:
     kernel raises `AdapterNotFound` once the interface is gone.
     """
 
-    def __init__(self, driver: DriverAdapter, host: _Interface) -> None:
+    def __init__(self, driver: DriverAdapter, host: AdapterHost) -> None:
         """Takes over one hold on ``driver``, whose host is ``host``."""
         self._driver = driver
         self._host = host
         self._closed = False
         self._let_go = False
         self._lock = threading.RLock()
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Session | AsyncSession] = weakref.WeakSet()
         _handles.add(self)
 
     @property
@@ -161,24 +169,67 @@ class Adapter:
         return self._host.ifindex
 
     @property
+    def guid(self) -> uuid.UUID | None:
+        """By which it is known again; None for one that another program made."""
+        return self.info().guid
+
+    @property
     def mtu(self) -> int:
         """Bytes of the largest packet that the host sends, as the kernel has it now."""
-        return self._info().mtu
+        return self._open_host().info().mtu
 
     @property
     def up(self) -> bool:
         """Whether the interface is up, as the kernel has it now."""
-        return self._info().up
+        return self._open_host().info().up
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
         """Its addresses with their prefixes, as the kernel has them now."""
-        self._check_open()
-        return self._host.addresses()
+        return self._open_host().addresses()
 
-    def _info(self) -> LinkInfo:
-        self._check_open()
-        return self._host.info()
+    def info(self) -> AdapterInfo:
+        """All about it, as the kernel has it now."""
+        host = self._open_host()
+        return describe(host.info(), host.addresses(), host.backend)
+
+    def configure(
+        self,
+        *,
+        addresses: Iterable[Address] | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        txqueuelen: int | None = None,
+    ) -> None:
+        """Change what is given, and leave the rest.
+
+        ``addresses`` are all that the adapter is to have: those that it has already are not
+        touched, and keep their routes. Addresses outlast going down; routes do not, which is the
+        kernel's rule.
+
+        Everything is checked before the first change. A change that fails is undone, with those
+        before it, as far as possible; where something could not be, the error's message lists it.
+        Takes the right to configure the network (CAP_NET_ADMIN), where there is something to
+        change. Returns once packets reach the addresses.
+
+        Raises ``ValueError`` and ``TypeError`` for an argument that cannot be, an ``mtu`` too small
+        for the IPv6 addresses that it has or is to have included; `AdapterPermissionError`,
+        `AdapterNotFound`, any other ``OSError`` of the kernel's.
+        """
+        interfaces = None if addresses is None else arguments.check_addresses(addresses)
+        if up is not None:
+            arguments.check_flags(up=up)
+        if txqueuelen is not None:
+            arguments.check_txqueuelen(txqueuelen)
+        arguments.check_mtu(mtu, ())
+        with self._lock:
+            host = self._open_host()
+            if mtu is not None or interfaces is not None:
+                arguments.check_mtu(
+                    host.info().mtu if mtu is None else mtu,
+                    host.addresses() if interfaces is None else interfaces,
+                )
+            host.configure(addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen)
 
     def start_session(
         self, *, capacity: int = 4 << 20, pump: Pump = "inline", spin: float = 0.0
@@ -194,24 +245,37 @@ class Adapter:
         runs on it; `AdapterNotFound`; `DriverUnavailable` where this needs the native core and it
         is not there.
         """
-        self._check_open()
-        if pump not in ("inline", "thread"):
-            raise ValueError(f'pump is "inline" or "thread", not {pump!r}')
-        if not isinstance(spin, (int, float)) or not 0 <= spin <= 1:
-            raise ValueError(f"spin is a time from 0 to 1 second, not {spin!r}")
-        if not isinstance(capacity, int) or not abi.is_capacity(capacity):
-            raise ValueError(
-                "capacity is a power of two from 131072 (128 KiB) to 67108864 (64 MiB), "
-                f"not {capacity!r}"
-            )
-        session = Session(EmbeddedDevice(self._driver, pump), capacity, spin=spin)
+        from ringtun.session import Session
+
+        session = Session(self._device(capacity, pump, spin), capacity, spin=spin)
         session._adapter = self
         self._sessions.add(session)
         return session
 
+    def start_async_session(
+        self, *, capacity: int = 4 << 20, pump: Pump = "inline", spin: float = 0.0
+    ) -> AsyncSession:
+        """`start_session` for asyncio: ``async with adapter.start_async_session() as session``.
+
+        It belongs to the event loop in which it first waits.
+        """
+        from ringtun.aio import AsyncSession
+
+        session = AsyncSession(self._device(capacity, pump, spin), capacity, spin=spin)
+        session._session._adapter = self
+        self._sessions.add(session)
+        return session
+
+    def _device(self, capacity: int, pump: Pump, spin: float) -> EmbeddedDevice:
+        from ringtun.device.embedded import EmbeddedDevice
+
+        self._open_host()
+        arguments.check_session(capacity, pump, spin)
+        return EmbeddedDevice(self._driver, pump)
+
     def statistics(self) -> Statistics:
         """What went through it, over all sessions since this process made or opened it."""
-        self._check_open()
+        self._open_host()
         return self._driver.statistics()
 
     def close(self) -> None:
@@ -232,9 +296,10 @@ class Adapter:
             self._closed = True
             self._host.abandon()
 
-    def _check_open(self) -> None:
+    def _open_host(self) -> AdapterHost:
         if self._closed:
             raise AdapterNotFound(errno.EBADF, f"this handle on adapter {self.name} is closed")
+        return self._host
 
     def __enter__(self) -> Self:
         return self
@@ -259,78 +324,7 @@ class Adapter:
         return f"<Adapter {self.name} {'closed' if self._closed else self._driver.state.value}>"
 
 
-def _linux() -> tuple[type[LinuxHost], type[Namespace], type]:
-    """What a kernel TUN needs, loaded where it is used."""
-    import sys
-
-    if sys.platform != "linux":
-        raise DriverUnavailable(errno.ENOSYS, f"no driver of ringtun's runs on {sys.platform}")
-    from ringtun.host.linux import LinuxHost
-    from ringtun.host.linux_tun import check_name
-    from ringtun.host.namespace import Namespace
-
-    return LinuxHost, Namespace, check_name  # type: ignore[return-value]
-
-
-def _check_strings(**arguments: object) -> None:
-    for argument, value in arguments.items():
-        if not isinstance(value, str) and not (value is None and argument == "netns"):
-            raise TypeError(f"{argument} is a string, not {value!r}")
-
-
-def _check_number(argument: str, value: object, least: int, most: int, unit: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} is an integer, not {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{argument} is {least} to {most} {unit}, not {value}")
-
-
-def _interfaces(addresses: Iterable[Address]) -> list[Interface]:
-    if isinstance(addresses, str):
-        raise TypeError(f'addresses is a list: ["{addresses}"]')
-    interfaces = [_interface(address) for address in addresses]
-    for interface in interfaces:
-        if interfaces.count(interface) > 1:
-            raise ValueError(f"address {interface} is there twice")
-    return interfaces
-
-
-def _interface(address: Address) -> Interface:
-    if not isinstance(address, (str, ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
-        raise TypeError(f"an address is a string with its prefix, or an interface, not {address!r}")
-    if isinstance(address, str) and "/" not in address:
-        raise ValueError(f"address {address!r} lacks its prefix: write {address}/24, say")
-    try:
-        return ipaddress.ip_interface(address)
-    except ValueError as error:
-        raise ValueError(f"address {address!r} is none: {error}") from None
-
-
-def _check_mtu(mtu: int | None, interfaces: Iterable[Interface]) -> None:
-    if mtu is None:
-        return
-    _check_number("mtu", mtu, _MIN_MTU, _MAX_MTU, "bytes")
-    if mtu < _MIN_IPV6_MTU and any(interface.version == 6 for interface in interfaces):
-        raise ValueError(f"IPv6 needs an mtu of at least {_MIN_IPV6_MTU} bytes, not {mtu}")
-
-
-# The adapters whose driver runs in this process, by namespace and interface index.
-_adapters: weakref.WeakValueDictionary[tuple[int, int], DriverAdapter] = (
-    weakref.WeakValueDictionary()
-)
-_adapters_lock = threading.Lock()
 _handles: weakref.WeakSet[Adapter] = weakref.WeakSet()
-
-
-def _inode(namespace: Namespace) -> int:
-    return namespace.run(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
-
-
-def _keep(name: str, host: LinuxHost) -> DriverAdapter:
-    driver = DriverAdapter(name, host)
-    with _adapters_lock:
-        _adapters[_inode(host.namespace), host.ifindex] = driver
-    return driver
 
 
 def _close_adapters() -> None:
@@ -340,9 +334,6 @@ def _close_adapters() -> None:
 
 
 def _abandon_adapters() -> None:
-    global _adapters_lock
-    _adapters_lock = threading.Lock()
-    _adapters.clear()
     for adapter in list(_handles):
         adapter._abandon()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ringtun import _native
+    from ringtun.arguments import Interface
+    from ringtun.host.netlink import LinkInfo
 
-__all__ = ["Host"]
+__all__ = ["AdapterHost", "Host"]
 
 
 class Host(Protocol):
@@ -36,3 +39,45 @@ class Host(Protocol):
 
     def close(self) -> None:
         """Let the host go, and with it the interface unless that is persistent."""
+
+
+class AdapterHost(Host, Protocol):
+    """A host whose interface can be looked at and set up. What it is asked is as it is now.
+
+    Raises `AdapterNotFound` once the interface is gone.
+    """
+
+    @property
+    def backend(self) -> str:
+        """Which backend's it is: "embedded" or "memory"."""
+
+    @property
+    def ifindex(self) -> int:
+        """The interface's index in its namespace."""
+
+    def info(self) -> LinkInfo:
+        """All about it but its addresses."""
+
+    def addresses(self) -> tuple[Interface, ...]:
+        """Its addresses with their prefixes, but for those that the host made by itself."""
+
+    def configure(
+        self,
+        *,
+        addresses: Sequence[Interface] | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        txqueuelen: int | None = None,
+        alias: str | None = None,
+    ) -> None:
+        """Bring what is given to what it is now, the rest stays; ``addresses`` are all of them.
+
+        Returns once packets reach the new addresses. What fails is undone as far as possible, and
+        the error says what was not.
+        """
+
+    def persist(self, owner: int | None, group: int | None) -> None:
+        """Let the interface outlive its queue, for a user id or a group id."""
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies of what would keep the interface alive."""

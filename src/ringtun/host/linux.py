@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ringtun.arguments import Interface
 from ringtun.errors import AdapterNotFound
 from ringtun.host.drops import DropCounter
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
-from ringtun.host.netlink import Interface, Link, LinkInfo, delete
+from ringtun.host.netlink import Link, LinkInfo, delete
 
 if TYPE_CHECKING:
     from ringtun import _native
@@ -24,6 +24,8 @@ _READY_TIMEOUT = 5.0
 
 class LinuxHost:
     """A TUN interface of the kernel. Owns the queue and the namespace; `close` gives both back."""
+
+    backend = "embedded"
 
     def __init__(self, tun: LinuxTun) -> None:
         self._tun = tun
@@ -38,22 +40,21 @@ class LinuxHost:
         namespace: Namespace,
         addresses: Sequence[Interface],
         mtu: int | None,
+        alias: str,
         up: bool,
         txqueuelen: int,
-        persist: bool,
-        owner: int | None,
-        group: int | None,
     ) -> LinuxHost:
         """Make the interface, set up as asked; where a step fails, nothing is left of it.
 
         It takes over ``namespace`` when it succeeds. Errors are those of `LinuxTun.create` and
         `Link.configure`.
         """
-        tun = LinuxTun.create(name, namespace=namespace, persist=persist, owner=owner, group=group)
+        tun = LinuxTun.create(name, namespace=namespace)
         host: LinuxHost | None = None
         try:
             host = cls(tun)
             host.link.configure(
+                alias=alias,
                 txqueuelen=txqueuelen,
                 mtu=mtu,
                 addr_gen_mode_none=True,
@@ -63,9 +64,6 @@ class LinuxHost:
             if up:
                 host.link.wait_receiving(addresses, _READY_TIMEOUT)
         except BaseException:
-            if tun.persistent:
-                with suppress(OSError):
-                    tun.unpersist()
             if host is not None:
                 host._drops.close()
             tun.close()
@@ -101,9 +99,29 @@ class LinuxHost:
         """The interface as the kernel has it now."""
         return self.link.info()
 
-    def addresses(self) -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
+    def addresses(self) -> tuple[Interface, ...]:
         """Its addresses now."""
         return self.link.addresses()
+
+    def configure(
+        self,
+        *,
+        addresses: Sequence[Interface] | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        txqueuelen: int | None = None,
+        alias: str | None = None,
+    ) -> None:
+        """See `ringtun.host.AdapterHost`."""
+        self.link.reconfigure(
+            addresses=addresses, mtu=mtu, up=up, txqueuelen=txqueuelen, alias=alias
+        )
+        if (addresses or up) and self.link.info().up:
+            self.link.wait_receiving(self.link.addresses(), _READY_TIMEOUT)
+
+    def persist(self, owner: int | None, group: int | None) -> None:
+        """See `ringtun.host.AdapterHost`."""
+        self._tun.persist(owner, group)
 
     def fileno(self) -> int:
         """See `ringtun.host.Host`."""

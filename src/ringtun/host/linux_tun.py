@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ringtun.abi import PACKET_MAX_SIZE
+from ringtun.arguments import check_name
 from ringtun.errors import (
     AdapterBusy,
     AdapterExists,
@@ -26,7 +27,7 @@ from ringtun.errors import (
 )
 from ringtun.host.namespace import Namespace
 
-__all__ = ["LinuxTun", "check_name"]
+__all__ = ["LinuxTun"]
 
 TUN_NODE: Final = "/dev/net/tun"
 
@@ -50,28 +51,11 @@ IFF_TUN_EXCL: Final = 0x8000
 # linux/sockios.h
 SIOCGIFINDEX: Final = 0x8933
 # linux/if.h: struct ifreq; its union holds the flags or the index
-IFNAMSIZ: Final = 16
 IFREQ_FLAGS: Final = struct.Struct("16sH22x")
 IFREQ_INDEX: Final = struct.Struct("16si20x")
 INT: Final = struct.Struct("i")
 
 CURE: Final = "run as root, or start the driver service and join group ringtun"
-
-
-def check_name(name: str) -> None:
-    """Raise ``ValueError`` unless the kernel takes ``name`` for an interface, literally.
-
-    That is 1 to 15 bytes without "/", ":", white space, and not "." or "..". "%" is refused too: to
-    the kernel "tun%d" is a template for a name of its own choice.
-    """
-    size = len(os.fsencode(name))
-    if not 0 < size < IFNAMSIZ:
-        raise ValueError(f"interface name {name!r} has {size} bytes, not 1 to {IFNAMSIZ - 1}")
-    if name in (".", ".."):
-        raise ValueError(f"{name!r} is no interface name")
-    for character in name:
-        if character in "/:%\0" or character.isspace():
-            raise ValueError(f"interface name {name!r} contains {character!r}")
 
 
 class LinuxTun:
@@ -95,38 +79,20 @@ class LinuxTun:
         self._persistent = False
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        namespace: Namespace,
-        persist: bool = False,
-        owner: int | None = None,
-        group: int | None = None,
-    ) -> LinuxTun:
+    def create(cls, name: str, *, namespace: Namespace) -> LinuxTun:
         """Make a TUN device called ``name``; where that fails, nothing is left of it.
 
-        A persistent one outlives its queue, and belongs to the user id ``owner``, the group id
-        ``group``, or both; to the caller's effective user where neither is given. Without an owner
-        anybody could attach.
+        It goes with its queue, however this process ends: see `persist`.
 
-        Raises ``ValueError`` for a bad name, or for an owner of what does not persist;
-        `AdapterExists`, `AdapterPermissionError`, `DriverUnavailable`; and any other ``OSError``,
-        saying what failed.
+        Raises ``ValueError`` for a bad name; `AdapterExists`, `AdapterPermissionError`,
+        `DriverUnavailable`; and any other ``OSError``, saying what failed.
         """
         check_name(name)
-        if persist:
-            if owner is None and group is None:
-                owner = os.geteuid()
-        elif owner is not None or group is not None:
-            raise ValueError("owner and group are for an adapter with persist=True")
 
         def make() -> LinuxTun:
             tun = cls(_open_node(), namespace)
             try:
                 tun._join(name, IFF_TUN_EXCL)
-                if persist:
-                    tun._persist(owner, group)
             except BaseException:
                 tun.close()
                 raise
@@ -185,15 +151,6 @@ class LinuxTun:
                 f"the kernel gave another device than TUN {name}: {got_name!r}, flags {got:#x}",
             )
         self._ifindex = _interface_index(name)
-
-    def _persist(self, owner: int | None, group: int | None) -> None:
-        """Owner first: at no time may anybody attach. Last of all: what fails leaves no device."""
-        if owner is not None:
-            self._ioctl(f"give user {owner}", TUNSETOWNER, owner)
-        if group is not None:
-            self._ioctl(f"give group {group}", TUNSETGROUP, group)
-        self._ioctl("keep", TUNSETPERSIST, 1)
-        self._persistent = True
 
     def fileno(self) -> int:
         """The descriptor, still owned by this object. Raises ``ValueError`` after `close`."""
@@ -259,6 +216,19 @@ class LinuxTun:
         EBADFD once it is removed.
         """
         os.write(self.fileno(), packet)
+
+    def persist(self, owner: int | None = None, group: int | None = None) -> None:
+        """Let the device outlive its queue, for the user id ``owner`` or the group id ``group``.
+
+        Whose is not given stays as it is; where the device has neither yet, one has to be given:
+        without, anybody could attach.
+        """
+        if owner is not None:
+            self._ioctl(f"give user {owner}", TUNSETOWNER, owner)
+        if group is not None:
+            self._ioctl(f"give group {group}", TUNSETGROUP, group)
+        self._ioctl("keep", TUNSETPERSIST, 1)
+        self._persistent = True
 
     def unpersist(self) -> None:
         """Let the device go with its queue: `close` then removes it. Idempotent."""

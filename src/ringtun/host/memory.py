@@ -7,21 +7,27 @@ unplugged drops and counts, and the sender is never slowed.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ringtun.abi import PACKET_MAX_SIZE
+from ringtun.errors import AdapterNotFound
 from ringtun.event import Event
+from ringtun.host.netlink import LinkInfo, TunInfo
 from ringtun.ring import NATIVE
 
 if TYPE_CHECKING:
     from ringtun import _native
-    from ringtun.host.netlink import LinkInfo
+    from ringtun.arguments import Interface
 
 __all__ = ["MemoryHost", "link_hosts"]
 
 _QUEUE_BYTES = 16 << 20
+_ifindices = itertools.count(1)
 
 
 def link_hosts(queue_bytes: int = _QUEUE_BYTES) -> tuple[MemoryHost, MemoryHost]:
@@ -77,47 +83,96 @@ class _Queue:
 
 
 class MemoryHost:
-    """One end of a link in memory; made in pairs by `link_hosts`."""
+    """One end of a link in memory; made in pairs by `link_hosts`.
 
-    ifindex = 0
+    It is set up as an interface of the kernel's would be.
+    """
+
+    backend = "memory"
 
     def __init__(self, incoming: _native.Link | _Queue, outgoing: _native.Link | _Queue) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
-
-    def info(self) -> LinkInfo:
-        """As an interface that is up and takes any packet."""
-        from ringtun.host.netlink import LinkInfo
-
-        return LinkInfo(
+        self._info = LinkInfo(
             name="",
-            ifindex=self.ifindex,
-            kind=None,
+            ifindex=next(_ifindices),
+            kind="tun",
+            alias=None,
             mtu=PACKET_MAX_SIZE,
             txqueuelen=0,
-            alias=None,
-            up=not self._closed,
-            running=not self._closed,
+            up=True,
+            running=False,
+            carrier=False,
             tx_packets=0,
             rx_packets=0,
-            tx_dropped=self.queue_drops(),
+            tx_dropped=0,
             rx_dropped=0,
+            tun=TunInfo(persistent=False, owner=None, group=None),
         )
+        self._addresses: tuple[Interface, ...] = ()
 
-    def addresses(self) -> tuple[()]:
-        """None: there is no network stack."""
-        return ()
+    @property
+    def ifindex(self) -> int:
+        """See `ringtun.host.AdapterHost`."""
+        return self._info.ifindex
+
+    def info(self) -> LinkInfo:
+        """See `ringtun.host.AdapterHost`."""
+        self._check_there()
+        info = self._info
+        running = info.up and info.carrier
+        return replace(info, running=running, tx_dropped=self.queue_drops())
+
+    def addresses(self) -> tuple[Interface, ...]:
+        """See `ringtun.host.AdapterHost`. There is no network stack that would use them."""
+        self._check_there()
+        return self._addresses
+
+    def configure(
+        self,
+        *,
+        name: str | None = None,
+        addresses: Sequence[Interface] | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        txqueuelen: int | None = None,
+        alias: str | None = None,
+    ) -> None:
+        """See `ringtun.host.AdapterHost`; ``name`` is given once."""
+        self._check_there()
+        given = {"name": name, "mtu": mtu, "up": up, "txqueuelen": txqueuelen, "alias": alias}
+        changes: dict[str, Any] = {key: new for key, new in given.items() if new is not None}
+        self._info = replace(self._info, **changes)
+        if addresses is not None:
+            self._addresses = tuple(addresses)
+
+    def persist(self, owner: int | None, group: int | None) -> None:
+        """See `ringtun.host.AdapterHost`."""
+        had = self._info.tun
+        assert had is not None
+        tun = TunInfo(
+            persistent=True,
+            owner=had.owner if owner is None else owner,
+            group=had.group if group is None else group,
+        )
+        self._info = replace(self._info, tun=tun)
+
+    def _check_there(self) -> None:
+        if self._closed:
+            raise AdapterNotFound(errno.ENODEV, f"adapter {self._info.name} was removed")
 
     def abandon(self) -> None:
         """In a forked child: nothing is held."""
 
     def connect(self) -> int:
         """See `ringtun.host.Host`."""
+        self._info = replace(self._info, carrier=True)
         return self._incoming.connect()
 
     def disconnect(self) -> None:
         """See `ringtun.host.Host`."""
+        self._info = replace(self._info, carrier=False)
         self._incoming.disconnect()
 
     def queue_drops(self) -> int:

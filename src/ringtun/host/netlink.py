@@ -1,44 +1,50 @@
 """What an adapter needs of rtnetlink: one interface, looked at, set up, waited for.
 
-Every call is one conversation: it opens its netlink socket inside the namespace, in a thread of its
-own, and closes it there. (pyroute2 opens another socket, in whatever namespace it is, for each
-thread that touches an ``IPRoute``.) pyroute2 is imported by the first conversation.
+Every call is one conversation.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import math
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
-from ringtun.errors import AdapterNotFound, AdapterPermissionError
+from ringtun.arguments import Interface
+from ringtun.errors import AdapterNotFound
+from ringtun.host.changes import Changes, State, bring_to, interface_in
+from ringtun.host.conversation import converse, doing
 from ringtun.host.namespace import Namespace
 
-__all__ = ["Interface", "Link", "LinkInfo", "delete", "find", "links"]
+__all__ = ["Link", "LinkInfo", "TunInfo", "all_addresses", "delete", "find", "links"]
 
 T = TypeVar("T")
-
-Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 # linux/if.h
 IFF_UP: Final = 0x1
 IFF_RUNNING: Final = 0x40
 IFF_LOWER_UP: Final = 0x10000
-# linux/if_addr.h
-IFA_F_NODAD: Final = 0x02
-IFAPROT_KERNEL_LL: Final = 3
-# linux/if_link.h
-IN6_ADDR_GEN_MODE_NONE: Final = 1
+# linux/if_tun.h
+IFF_TUN: Final = 0x1
 # linux/rtnetlink.h
 RTMGRP_LINK: Final = 1
 RTMGRP_IPV6_ROUTE: Final = 0x400
+
+
+@dataclass(frozen=True, slots=True)
+class TunInfo:
+    """What is said of a layer-3 TUN device beside what every interface has."""
+
+    persistent: bool
+    """Whether it outlives its queue."""
+    owner: int | None
+    """The user id that may attach to it without other rights."""
+    group: int | None
+    """The group id whose members may; with ``owner``, both have to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +67,14 @@ class LinkInfo:
     """Set up by an administrator (``IFF_UP``)."""
     running: bool
     """Up, with a carrier, and transmitting (``IFF_RUNNING`` and ``IFF_LOWER_UP``)."""
+    carrier: bool
+    """With the cable plugged in, whether up or not."""
     tx_packets: int
     rx_packets: int
     tx_dropped: int
     rx_dropped: int
+    tun: TunInfo | None = None
+    """None for what is no layer-3 TUN device, a TAP device included."""
 
 
 class Link:
@@ -83,7 +93,7 @@ class Link:
 
     def info(self) -> LinkInfo:
         """The interface as it is now."""
-        return _converse(self.namespace, self._info)
+        return converse(self.namespace, self._info)
 
     def addresses(self) -> tuple[Interface, ...]:
         """Its addresses with their prefixes, in the kernel's order.
@@ -92,20 +102,10 @@ class Link:
         """
 
         def read(netlink: Any) -> tuple[Interface, ...]:
-            self._info(netlink)  # a dump of an interface that is gone is empty, and no error
-            with _doing(f"read the addresses of interface {self.ifindex}"):
-                return tuple(
-                    ipaddress.ip_interface(
-                        (
-                            message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"),
-                            message["prefixlen"],
-                        )
-                    )
-                    for message in netlink.get_addr(index=self.ifindex)
-                    if message.get_attr("IFA_PROTO") != IFAPROT_KERNEL_LL
-                )
+            # The look is for an interface that is gone: its dump would be empty, and no error.
+            return Changes(netlink, self._info(netlink)).addresses()
 
-        return _converse(self.namespace, read)
+        return converse(self.namespace, read)
 
     def configure(
         self,
@@ -130,46 +130,57 @@ class Link:
         """
 
         def change(netlink: Any) -> None:
-            name = self._info(netlink).name
-
-            def set_link(doing: str, **attributes: Any) -> None:
-                with _doing(doing):
-                    netlink.link("set", index=self.ifindex, **attributes)
-
+            changes = Changes(netlink, self._info(netlink))
             if up is False:
-                set_link(f"take {name} down", state="down")
+                changes.take_down()
             if alias is not None:
-                set_link(f"set the alias of {name} to {alias!r}", ifalias=alias)
+                changes.set_alias(alias)
             if txqueuelen is not None:
-                set_link(
-                    f"set the queue of {name} to {txqueuelen} packets",
-                    txqlen=txqueuelen,
-                )
+                changes.set_txqueuelen(txqueuelen)
             if mtu is not None:
-                set_link(f"set the MTU of {name} to {mtu} bytes", mtu=mtu)
+                changes.set_mtu(mtu)
             if addr_gen_mode_none:
-                try:
-                    set_link(
-                        f"switch off automatic addresses on {name}",
-                        **_ADDR_GEN_MODE_NONE,
-                    )
-                except OSError as error:
-                    if error.errno != errno.EAFNOSUPPORT:  # no IPv6, no address to switch off
-                        raise
+                changes.set_addr_gen_mode_none()
             for address in addresses:
-                hints, flags = (_IPV6_HINTS, IFA_F_NODAD) if address.version == 6 else (None, 0)
-                with _doing(f"add {address} to {name}", hints):
-                    netlink.addr(
-                        "add",
-                        index=self.ifindex,
-                        address=str(address.ip),
-                        prefixlen=address.network.prefixlen,
-                        flags=flags,
-                    )
+                changes.add(address)
             if up:
-                set_link(f"bring {name} up", state="up")
+                changes.bring_up()
 
-        _converse(self.namespace, change)
+        converse(self.namespace, change)
+
+    def reconfigure(
+        self,
+        *,
+        alias: str | None = None,
+        txqueuelen: int | None = None,
+        mtu: int | None = None,
+        addresses: Iterable[Interface] | None = None,
+        up: bool | None = None,
+    ) -> None:
+        """Bring what is given to the interface as it is now, and leave the rest as it is.
+
+        ``addresses`` are all that it is to have: one that stays keeps its routes. Its addresses
+        outlast its going down, and are there when it comes up.
+
+        A failure is undone as far as possible: the error says what was not.
+        """
+
+        def change(netlink: Any) -> None:
+            changes = Changes(netlink, self._info(netlink))
+
+            def look() -> State:
+                info = self._info(netlink)
+                return State(
+                    info.alias or "", info.txqueuelen, info.mtu, changes.addresses(), info.up
+                )
+
+            given = {"alias": alias, "txqueuelen": txqueuelen, "mtu": mtu, "up": up}
+            asked: dict[str, Any] = {key: new for key, new in given.items() if new is not None}
+            if addresses is not None:
+                asked["addresses"] = tuple(addresses)
+            bring_to(asked, look, changes)
+
+        converse(self.namespace, change)
 
     def set_mtu(self, mtu: int) -> None:
         """Set the MTU in bytes: 68 to 65,535 for a TUN; below 1,280 the interface loses IPv6."""
@@ -205,17 +216,10 @@ class Link:
     def remove_address(self, address: Interface) -> None:
         """Take an address away. Raises ``OSError`` (EADDRNOTAVAIL) where it is not there."""
 
-        def remove(netlink: Any) -> None:
-            name = self._info(netlink).name
-            with _doing(f"remove {address} from {name}"):
-                netlink.addr(
-                    "del",
-                    index=self.ifindex,
-                    address=str(address.ip),
-                    prefixlen=address.network.prefixlen,
-                )
-
-        _converse(self.namespace, remove)
+        converse(
+            self.namespace,
+            lambda netlink: Changes(netlink, self._info(netlink)).remove(address),
+        )
 
     def wait_running(self, timeout: float) -> None:
         """Return once the interface transmits; it must be up, with its carrier on.
@@ -238,7 +242,7 @@ class Link:
                     f"{info.name} did not start to run within {timeout:g} s: {state}",
                 )
 
-        _converse(self.namespace, wait)
+        converse(self.namespace, wait)
 
     def wait_receiving(self, addresses: Iterable[Interface], timeout: float) -> None:
         """Return once the kernel takes in what is sent to ``addresses``; the interface must be up.
@@ -260,7 +264,7 @@ class Link:
             self.namespace.run(wait)
 
     def _info(self, netlink: Any) -> LinkInfo:
-        with _doing(f"look at interface {self.ifindex}"):
+        with doing(f"look at interface {self.ifindex}"):
             (message,) = netlink.link("get", index=self.ifindex)
             return _link_info(message)
 
@@ -270,63 +274,49 @@ def find(namespace: Namespace, name: str) -> int | None:
 
     def look(netlink: Any) -> int | None:
         try:
-            with _doing(f"look for interface {name}"):
+            with doing(f"look for interface {name}"):
                 (message,) = netlink.link("get", ifname=name)
                 return int(message["index"])
         except AdapterNotFound:
             return None
 
-    return _converse(namespace, look)
+    return converse(namespace, look)
 
 
 def links(namespace: Namespace) -> tuple[LinkInfo, ...]:
     """Every interface of the namespace, in the order of their indices."""
 
     def look(netlink: Any) -> tuple[LinkInfo, ...]:
-        with _doing("list the interfaces"):
+        with doing("list the interfaces"):
             return tuple(_link_info(message) for message in netlink.get_links())
 
-    return _converse(namespace, look)
+    return converse(namespace, look)
+
+
+def all_addresses(namespace: Namespace) -> dict[int, tuple[Interface, ...]]:
+    """The addresses of every interface that has one, by its index; as `Link.addresses` has them."""
+
+    def look(netlink: Any) -> dict[int, tuple[Interface, ...]]:
+        found: dict[int, tuple[Interface, ...]] = {}
+        with doing("list the addresses"):
+            for message in netlink.get_addr():
+                address = interface_in(message)
+                if address is not None:
+                    index = message["index"]
+                    found[index] = (*found.get(index, ()), address)
+        return found
+
+    return converse(namespace, look)
 
 
 def delete(namespace: Namespace, ifindex: int) -> None:
     """Remove an interface for good, whoever holds it; raises what `Link` does."""
 
     def remove(netlink: Any) -> None:
-        with _doing(f"delete interface {ifindex}"):
+        with doing(f"delete interface {ifindex}"):
             netlink.link("del", index=ifindex)
 
-    _converse(namespace, remove)
-
-
-_ADDR_GEN_MODE_NONE: Final = {
-    "IFLA_AF_SPEC": {
-        "attrs": [
-            (
-                "AF_INET6",
-                {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE)]},
-            ),
-        ]
-    }
-}
-
-_IPV6_HINTS: Final = {
-    errno.EACCES: "IPv6 is switched off there (sysctl net.ipv6.conf.*.disable_ipv6)",
-    errno.EINVAL: "the kernel refuses it; IPv6 also needs an MTU of at least 1280 bytes",
-    errno.EOPNOTSUPP: "this kernel runs without IPv6",
-}
-
-
-def _converse(namespace: Namespace, talk: Callable[[Any], T]) -> T:
-    """Call ``talk`` with an ``IPRoute`` opened, used and closed in one thread of the namespace."""
-
-    def conversation() -> T:
-        from pyroute2 import IPRoute
-
-        with IPRoute(ext_ack=True) as netlink:
-            return talk(netlink)
-
-    return namespace.run(conversation)
+    converse(namespace, remove)
 
 
 def _link_info(message: Any) -> LinkInfo:
@@ -337,15 +327,30 @@ def _link_info(message: Any) -> LinkInfo:
         name=message.get_attr("IFLA_IFNAME"),
         ifindex=message["index"],
         kind=kind and kind.get_attr("IFLA_INFO_KIND"),
+        tun=_tun_info(kind),
         alias=message.get_attr("IFLA_IFALIAS"),
         mtu=message.get_attr("IFLA_MTU"),
         txqueuelen=message.get_attr("IFLA_TXQLEN"),
         up=bool(flags & IFF_UP),
         running=bool(flags & IFF_RUNNING and flags & IFF_LOWER_UP),
+        carrier=bool(message.get_attr("IFLA_CARRIER")),
         tx_packets=counters["tx_packets"],
         rx_packets=counters["rx_packets"],
         tx_dropped=counters["tx_dropped"],
         rx_dropped=counters["rx_dropped"],
+    )
+
+
+def _tun_info(kind: Any) -> TunInfo | None:
+    if not kind or kind.get_attr("IFLA_INFO_KIND") != "tun":
+        return None
+    data = kind.get_attr("IFLA_INFO_DATA")
+    if not data or data.get_attr("IFLA_TUN_TYPE") != IFF_TUN:
+        return None
+    return TunInfo(
+        persistent=bool(data.get_attr("IFLA_TUN_PERSIST")),
+        owner=data.get_attr("IFLA_TUN_OWNER"),
+        group=data.get_attr("IFLA_TUN_GROUP"),
     )
 
 
@@ -384,34 +389,3 @@ def _drain(events: socket.socket) -> None:
         except OSError as error:
             if error.errno != errno.ENOBUFS:  # events were lost: news of its own
                 raise
-
-
-@contextmanager
-def _doing(what: str, hints: Mapping[int, str] | None = None) -> Iterator[None]:
-    """Turn a netlink error into an ``OSError`` that says what failed.
-
-    ``hints`` gives a cause for an errno that means something else here than it says.
-    """
-    from pyroute2 import NetlinkError
-
-    try:
-        yield
-    except NetlinkError as error:
-        raise _os_error(what, error.code, str(error.args[1]), hints or {}) from error
-
-
-def _os_error(what: str, code: int, kernel_says: str, hints: Mapping[int, str]) -> OSError:
-    if code in hints:
-        return OSError(code, f"cannot {what}: {hints[code]}")
-    if code in (errno.EPERM, errno.EACCES):
-        return AdapterPermissionError(
-            code,
-            f"no permission to {what}: it takes CAP_NET_ADMIN in its network namespace; "
-            f"run as root, or start the driver service and join group ringtun",
-        )
-    if code == errno.ENODEV:
-        return AdapterNotFound(
-            code,
-            f"cannot {what}: there is no such interface in this network namespace (any more)",
-        )
-    return OSError(code, f"cannot {what}: {kernel_says}")

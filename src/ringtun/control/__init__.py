@@ -1,0 +1,94 @@
+"""Control: adapters made, found, listed and taken away. Slow and rare, it knows nothing of packets.
+
+A backend is a module with the four functions of `Control`.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+
+from ringtun.errors import DriverUnavailable
+
+if TYPE_CHECKING:
+    import uuid
+
+    from ringtun.arguments import Interface
+    from ringtun.driver.adapter import DriverAdapter
+    from ringtun.host import AdapterHost
+    from ringtun.info import AdapterInfo
+
+__all__ = ["Backend", "Control", "Opened", "Wanted", "backend_as_default", "control_of"]
+
+Backend: TypeAlias = Literal["embedded", "service", "memory", "wintun-dll", "wintun-device"]
+
+Opened: TypeAlias = "tuple[DriverAdapter, AdapterHost]"
+"""An adapter with one hold on its driver, for who opened it to let go; and its host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `create_adapter` was asked for, checked; None for what was not."""
+
+    name: str
+    addresses: tuple[Interface, ...] | None
+    mtu: int | None
+    guid: uuid.UUID | None
+    up: bool
+    exist_ok: bool
+    persist: bool
+    owner: int | None
+    group: int | None
+    txqueuelen: int
+    netns: str | None
+
+
+class Control(Protocol):
+    """One backend. What each function does and raises stands with its namesake in `ringtun`."""
+
+    def create_adapter(self, wanted: Wanted) -> Opened: ...
+    def open_adapter(self, name: str, netns: str | None) -> Opened: ...
+    def list_adapters(self, netns: str | None) -> list[AdapterInfo]: ...
+    def delete_adapter(self, name: str, netns: str | None) -> None: ...
+
+
+_default: Backend | None = None
+
+
+def control_of(backend: Backend | None) -> Control:
+    """The backend of that name; for None the one that serves here.
+
+    Raises ``ValueError`` for a name that is none, `DriverUnavailable` for one that is not here.
+    """
+    chosen = backend or _default or "embedded"
+    if chosen not in get_args(Backend):
+        names = ", ".join(f'"{name}"' for name in get_args(Backend))
+        raise ValueError(f"backend is None or one of {names}, not {backend!r}")
+    if chosen == "memory":
+        from ringtun.control import memory
+
+        return memory
+    if chosen != "embedded":
+        raise DriverUnavailable(
+            errno.ENOSYS, f'backend "{chosen}" is not part of this version of ringtun: leave it out'
+        )
+    if sys.platform != "linux":
+        raise DriverUnavailable(errno.ENOSYS, f"no driver of ringtun's runs on {sys.platform}")
+    from ringtun.control import kernel
+
+    return kernel
+
+
+@contextmanager
+def backend_as_default(backend: Backend) -> Iterator[None]:
+    """Inside the block, this is the backend of whoever asks for none: in all of the process."""
+    global _default
+    before, _default = _default, backend
+    try:
+        yield
+    finally:
+        _default = before

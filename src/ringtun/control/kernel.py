@@ -1,0 +1,198 @@
+"""Control of the kernel's TUN interfaces, with their driver in this process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ringtun.control import Opened, Wanted
+from ringtun.driver.adapter import DriverAdapter
+from ringtun.driver.lifecycle import AdapterState
+from ringtun.errors import AdapterExists, AdapterNotFound
+from ringtun.host.linux import LinuxHost
+from ringtun.host.namespace import Namespace
+from ringtun.host.netlink import Link, all_addresses, delete, find, links
+from ringtun.info import AdapterInfo, alias_of, describe, guid_in
+
+__all__ = ["create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
+
+# How often creating an adapter is begun anew that comes and goes under our feet.
+_ATTEMPTS = 5
+
+# The adapters whose driver runs in this process, by namespace and interface index.
+_adapters: weakref.WeakValueDictionary[tuple[int, int], DriverAdapter] = (
+    weakref.WeakValueDictionary()
+)
+# Held while an adapter is made or opened: whoever finds one made by this process finds it whole.
+_lock = threading.RLock()
+
+
+def create_adapter(wanted: Wanted) -> Opened:
+    """See `ringtun.create_adapter`."""
+    with _lock, ExitStack() as stack:
+        namespace = stack.enter_context(_namespace(wanted.netns))
+        if wanted.guid is not None:
+            _check_guid(namespace, wanted.guid, wanted.name)
+        for _ in range(_ATTEMPTS):
+            try:
+                return _make(wanted)
+            except AdapterExists:
+                if not wanted.exist_ok:
+                    raise
+            try:
+                return _take_up(wanted)
+            except AdapterNotFound as error:
+                if error.errno != errno.ENODEV:  # else it went since
+                    raise AdapterExists(
+                        errno.EEXIST,
+                        f"interface {wanted.name} is there and is no TUN adapter that could be "
+                        "opened: take another name",
+                    ) from error
+        raise AdapterExists(
+            errno.EEXIST, f"interface {wanted.name} comes and goes: somebody else uses that name"
+        )
+
+
+def _make(wanted: Wanted) -> Opened:
+    with _handing_over(wanted.netns) as namespace:
+        host = LinuxHost.create(
+            wanted.name,
+            namespace=namespace,
+            addresses=wanted.addresses or (),
+            mtu=wanted.mtu,
+            alias=alias_of(wanted.guid or uuid.uuid4()),
+            up=wanted.up,
+            txqueuelen=wanted.txqueuelen,
+        )
+    try:
+        if wanted.persist:  # last of all: a program that is killed before leaves nothing half made
+            _persist(host, wanted)
+        return _keep(wanted.name, host), host
+    except BaseException:
+        host.close()
+        raise
+
+
+def _take_up(wanted: Wanted) -> Opened:
+    """Open what is there, and make it what is wanted."""
+    driver, host = open_adapter(wanted.name, wanted.netns)
+    try:
+        guid = guid_in(host.info().alias)
+        alias = None
+        if guid is None or wanted.guid not in (None, guid):
+            alias = alias_of(wanted.guid or uuid.uuid4())
+        host.configure(
+            addresses=wanted.addresses,
+            mtu=wanted.mtu,
+            up=wanted.up,
+            txqueuelen=wanted.txqueuelen,
+            alias=alias,
+        )
+        tun = host.info().tun
+        if wanted.persist and tun is not None:
+            asked = wanted.owner, wanted.group
+            if not tun.persistent or asked not in ((None, None), (tun.owner, tun.group)):
+                _persist(host, wanted)
+    except BaseException:
+        driver.let_go()
+        raise
+    return driver, host
+
+
+def _persist(host: LinuxHost, wanted: Wanted) -> None:
+    owner = wanted.owner
+    if owner is None and wanted.group is None:
+        owner = os.geteuid()
+    host.persist(owner, wanted.group)
+
+
+def open_adapter(name: str, netns: str | None) -> tuple[DriverAdapter, LinuxHost]:
+    """See `ringtun.open_adapter`."""
+    with _lock, _handing_over(netns) as namespace:
+        ifindex = _find(namespace, name)
+        driver = _adapters.get((_inode(namespace), ifindex))
+        if driver is not None and driver.state is not AdapterState.REMOVED:
+            host = driver.host
+            assert isinstance(host, LinuxHost)
+            driver.hold()
+            namespace.close()
+            return driver, host
+        host = LinuxHost.attach(name, namespace=namespace)
+    return _keep(name, host), host
+
+
+def list_adapters(netns: str | None) -> list[AdapterInfo]:
+    """See `ringtun.list_adapters`."""
+    with _namespace(netns) as namespace:
+        found = [link for link in links(namespace) if link.tun is not None]
+        addresses = all_addresses(namespace) if found else {}
+    return [describe(link, addresses.get(link.ifindex, ()), "embedded") for link in found]
+
+
+def delete_adapter(name: str, netns: str | None) -> None:
+    """See `ringtun.delete_adapter`."""
+    with _namespace(netns) as namespace:
+        link = Link(namespace, _find(namespace, name))
+        if link.info().tun is None:
+            raise AdapterNotFound(
+                errno.EINVAL,
+                f"there is no adapter {name}: the interface of that name is no TUN device",
+            )
+        delete(namespace, link.ifindex)
+
+
+def _find(namespace: Namespace, name: str) -> int:
+    ifindex = find(namespace, name)
+    if ifindex is None:
+        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name} in {namespace}")
+    return ifindex
+
+
+def _check_guid(namespace: Namespace, guid: uuid.UUID, name: str) -> None:
+    for link in links(namespace):
+        if guid_in(link.alias) == guid and link.name != name:
+            raise AdapterExists(
+                errno.EEXIST,
+                f"guid {guid} is that of adapter {link.name} already: delete that one, "
+                "or leave the guid out",
+            )
+
+
+def _namespace(netns: str | None) -> Namespace:
+    return Namespace.current() if netns is None else Namespace.named(netns)
+
+
+@contextmanager
+def _handing_over(netns: str | None) -> Iterator[Namespace]:
+    """A namespace for a host, which takes it over; closed only where the block fails."""
+    namespace = _namespace(netns)
+    try:
+        yield namespace
+    except BaseException:
+        namespace.close()
+        raise
+
+
+def _inode(namespace: Namespace) -> int:
+    return namespace.run(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
+
+
+def _keep(name: str, host: LinuxHost) -> DriverAdapter:
+    driver = DriverAdapter(name, host)
+    with _lock:
+        _adapters[_inode(host.namespace), host.ifindex] = driver
+    return driver
+
+
+def _forget_all() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _adapters.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,63 @@
+"""A conversation with the kernel by rtnetlink, and what its errors mean.
+
+Each opens its netlink socket inside the namespace, in a thread of its own, and closes it there.
+(pyroute2 opens another socket, in whatever namespace it is, for each thread that touches an
+``IPRoute``.) pyroute2 is imported by the first conversation.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ringtun.errors import AdapterNotFound, AdapterPermissionError
+from ringtun.host.namespace import Namespace
+
+__all__ = ["converse", "doing"]
+
+T = TypeVar("T")
+
+
+def converse(namespace: Namespace, talk: Callable[[Any], T]) -> T:
+    """Call ``talk`` with an ``IPRoute`` opened, used and closed in one thread of the namespace."""
+
+    def conversation() -> T:
+        from pyroute2 import IPRoute
+
+        with IPRoute(ext_ack=True) as netlink:
+            return talk(netlink)
+
+    return namespace.run(conversation)
+
+
+@contextmanager
+def doing(what: str, hints: Mapping[int, str] | None = None) -> Iterator[None]:
+    """Turn a netlink error into an ``OSError`` that says what failed.
+
+    ``hints`` gives a cause for an errno that means something else here than it says.
+    """
+    from pyroute2 import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        raise _os_error(what, error.code, str(error.args[1]), hints or {}) from error
+
+
+def _os_error(what: str, code: int, kernel_says: str, hints: Mapping[int, str]) -> OSError:
+    if code in hints:
+        return OSError(code, f"cannot {what}: {hints[code]}")
+    if code in (errno.EPERM, errno.EACCES):
+        return AdapterPermissionError(
+            code,
+            f"no permission to {what}: it takes CAP_NET_ADMIN in its network namespace; "
+            f"run as root, or start the driver service and join group ringtun",
+        )
+    if code == errno.ENODEV:
+        return AdapterNotFound(
+            code,
+            f"cannot {what}: there is no such interface in this network namespace (any more)",
+        )
+    return OSError(code, f"cannot {what}: {kernel_says}")
