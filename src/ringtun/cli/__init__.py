@@ -6,6 +6,7 @@ line; 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Final, NoReturn
@@ -15,12 +16,19 @@ import click
 from ringtun import __version__
 from ringtun.errors import RingtunError
 
-__all__ = ["main"]
+__all__ = ["complain", "fail", "main", "printable"]
 
 # One table of subcommands: name, and the line that `ringtun --help` has about it. The function of
 # that name in the module of that name is loaded when it is called for.
 COMMANDS: Final = {
+    "create": "Make an adapter that stays.",
+    "delete": "Take adapters away.",
+    "list": "The adapters there are.",
+    "show": "All about one adapter.",
+    "echo": "Answer pings on an adapter.",
+    "doctor": "What stands in the way on this machine, and the cure.",
     "demo": "Show it at work: two adapters, a program between them, ping, TCP and UDP across.",
+    "completion": "The script that completes command lines, for bash, zsh or fish.",
 }
 
 
@@ -29,7 +37,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
-        return list(COMMANDS)
+        return [*COMMANDS]  # here `list` is the subcommand, once it is loaded
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one."""
@@ -41,10 +49,12 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them without loading them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         """Call the subcommand, and turn what it raises into a line and an exit status."""
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -57,8 +67,23 @@ class Commands(click.Group):
 
 def fail(error: Exception) -> NoReturn:
     """End with status 1, and one line that says why."""
-    click.echo(f"ringtun: {' '.join(_words(error).split())}", err=True)
+    complain(error)
     sys.exit(1)
+
+
+def complain(error: Exception) -> None:
+    """Say on standard error, in one line, why something failed."""
+    click.echo(f"ringtun: {printable(' '.join(_words(error).split()))}", err=True)
+
+
+def printable(text: str) -> str:
+    """Text that may go to a terminal: whatever could steer one is spelled out.
+
+    The kernel takes any byte but a few for the name of an interface, and so does the shell.
+    """
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
 
 
 def _words(error: Exception) -> str:

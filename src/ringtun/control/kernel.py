@@ -115,7 +115,7 @@ def open_adapter(name: str, netns: str | None) -> tuple[DriverAdapter, LinuxHost
     """See `ringtun.open_adapter`."""
     with _lock, _handing_over(netns) as namespace:
         ifindex = _find(namespace, name)
-        driver = _adapters.get((_inode(namespace), ifindex))
+        driver = _adapters.get((namespace.inode(), ifindex))
         if driver is not None and driver.state is not AdapterState.REMOVED:
             host = driver.host
             assert isinstance(host, LinuxHost)
@@ -178,14 +178,10 @@ def _handing_over(netns: str | None) -> Iterator[Namespace]:
         raise
 
 
-def _inode(namespace: Namespace) -> int:
-    return namespace.run(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
-
-
 def _keep(name: str, host: LinuxHost) -> DriverAdapter:
     driver = DriverAdapter(name, host)
     with _lock:
-        _adapters[_inode(host.namespace), host.ifindex] = driver
+        _adapters[host.namespace.inode(), host.ifindex] = driver
     return driver
 
 

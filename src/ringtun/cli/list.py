@@ -1,0 +1,43 @@
+"""``ringtun list``: the adapters there are."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+import ringtun
+from ringtun.cli import options, printable, words
+
+__all__ = ["list"]
+
+HEADING = ("NAME", "STATE", "ADDRESSES", "MTU", "OPEN TO", "QUEUE", "DROPPED")
+
+
+@click.command()
+@options.netns
+@options.as_json
+def list(netns: str | None, as_json: bool) -> None:
+    """List the TUN adapters of a network namespace, whoever made them."""
+    adapters = ringtun.list_adapters(netns=netns)
+    if as_json:
+        click.echo(json.dumps([info.as_dict() for info in adapters], indent=2))
+    elif not adapters:
+        where = "this network namespace" if netns is None else f"network namespace {netns}"
+        click.echo(f"there is no TUN adapter in {printable(where)}", err=True)
+    else:
+        heading, *rows = words.table(HEADING, map(_row, adapters))
+        click.secho(heading, bold=True)
+        click.echo("\n".join(rows))
+
+
+def _row(info: ringtun.AdapterInfo) -> tuple[str | tuple[str, ...], ...]:
+    return (
+        printable(info.name),
+        words.state(info),
+        tuple(map(str, info.addresses)) or "-",
+        str(info.mtu),
+        words.holders(info),
+        f"{info.txqueuelen:,}",
+        f"{info.host_drops:,}",
+    )

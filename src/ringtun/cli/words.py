@@ -1,0 +1,66 @@
+"""An adapter in words."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from ringtun.cli import printable
+
+if TYPE_CHECKING:
+    from ringtun import AdapterInfo
+
+__all__ = ["addresses", "holders", "state", "table"]
+
+
+def state(info: AdapterInfo) -> str:
+    """Whether packets pass."""
+    if not info.up:
+        return "down"
+    return "connected" if info.connected else "up, no session"
+
+
+def addresses(info: AdapterInfo) -> str:
+    """Its addresses in a line."""
+    return ", ".join(map(str, info.addresses)) or "no address"
+
+
+def holders(info: AdapterInfo) -> str:
+    """Who may open it: whoever it was made for, by name where that can be told."""
+    if not info.persistent:
+        return "the program that made it"
+    found = []
+    if info.owner is not None:
+        found.append(f"user {_user(info.owner)}")
+    if info.group is not None:
+        found.append(f"group {_group(info.group)}")
+    return " in ".join(found) or "everybody"
+
+
+def _user(uid: int) -> str:
+    with suppress(KeyError, OverflowError):
+        return printable(pwd.getpwuid(uid).pw_name)
+    return str(uid)
+
+
+def _group(gid: int) -> str:
+    with suppress(KeyError, OverflowError):
+        return printable(grp.getgrgid(gid).gr_name)
+    return str(gid)
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str | Sequence[str]]]) -> list[str]:
+    """Lines with columns under a heading. A cell of several texts takes as many lines."""
+    lines: list[tuple[str, ...]] = [tuple(heading)]
+    for row in rows:
+        cells = [[cell] if isinstance(cell, str) else cell for cell in row]
+        lines += zip_longest(*cells, fillvalue="")
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
