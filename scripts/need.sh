@@ -28,6 +28,10 @@ for what in "$@"; do
         command_of setpriv util-linux
         command_of ip iproute2
         command_of c++ g++
+        command_of curl curl
+        command_of iperf3 iperf3
+        command_of nmap nmap
+        command_of traceroute traceroute
         ;;
     bench)
         command_of iperf3 iperf3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import struct
 import subprocess
@@ -11,7 +9,7 @@ from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.sites import SOON, Site, until
+from tests.system.sites import SOON, Site, until, wait_for_words
 
 __all__ = ["capturing", "read_pcap"]
 
@@ -36,7 +34,7 @@ def capturing(site: Site, file: Path, direction: str, sent: Sized) -> Iterator[N
     )
     assert tcpdump.stderr is not None
     try:
-        _await_start(tcpdump.stderr.fileno())
+        wait_for_words(tcpdump.stderr.fileno(), "listening on")
         yield
         until(lambda: len(read_pcap(file)) >= len(sent), "tcpdump does not see all of it")
         tcpdump.send_signal(signal.SIGINT)
@@ -47,16 +45,6 @@ def capturing(site: Site, file: Path, direction: str, sent: Sized) -> Iterator[N
         tcpdump.kill()
         with tcpdump:
             pass
-
-
-def _await_start(stderr: int) -> None:
-    said, poll = b"", select.poll()
-    poll.register(stderr, select.POLLIN)
-    while b"listening on" not in said:
-        assert poll.poll(SOON * 1000), said
-        more = os.read(stderr, 1 << 12)
-        assert more, said
-        said += more
 
 
 def read_pcap(file: Path) -> list[bytes]:

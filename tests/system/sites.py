@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import select
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ __all__ = [
     "responding",
     "udp_socket",
     "until",
+    "wait_for_ipv6",
+    "wait_for_words",
 ]
 
 SOON = 10
@@ -121,19 +124,22 @@ class Site:
         """The names of all interfaces here."""
         return self.namespace.run(lambda: [name for _, name in socket.if_nameindex()])
 
+    def counters(self) -> dict[str, int]:
+        """What the kernel's protocols count here, by the names that ``nstat`` has for it."""
+        v4, v6 = (
+            self.namespace.run(Path("/proc/thread-self/net", file).read_text).splitlines()
+            for file in ("snmp", "snmp6")
+        )
+        found = {name: int(value) for name, value in map(str.split, v6)}
+        for names, values in zip(v4[::2], v4[1::2], strict=True):
+            protocol, *columns = names.split()
+            for name, value in zip(columns, values.split()[1:], strict=True):
+                found[protocol.removesuffix(":") + name] = int(value)
+        return found
+
     def wait_for_ipv6(self) -> None:
-        """Return once the IPv6 address receives.
-
-        The kernel adds the route to itself later, in a worker that waits for the same lock as
-        everybody's network configuration; meanwhile it throws away what is sent to the address.
-        """
-        start = ipaddress.ip_address(self.addresses[6]).packed.hex() + " 80 "
-
-        def receives() -> bool:
-            routes = self.namespace.run(Path("/proc/thread-self/net/ipv6_route").read_text)
-            return any(line.startswith(start) for line in routes.splitlines())
-
-        until(receives, "the kernel does not take up the IPv6 address")
+        """Return once the IPv6 address receives."""
+        wait_for_ipv6(self.namespace, self.addresses[6])
 
     def udp(self, version: int = 4, port: int = 4001) -> socket.socket:
         """A UDP socket bound to the site's own address; the caller closes it."""
@@ -142,6 +148,21 @@ class Site:
     def packet_socket(self) -> KernelPeer:
         """The kernel's side of the interface below its IP; the caller closes it."""
         return self.namespace.run(lambda: KernelPeer(self.adapter.name))
+
+
+def wait_for_ipv6(namespace: Namespace, address: str) -> None:
+    """Return once the address receives.
+
+    The kernel adds the route to itself later, in a worker that waits for the same lock as
+    everybody's network configuration; meanwhile it throws away what is sent to the address.
+    """
+    start = ipaddress.ip_address(address).packed.hex() + " 80 "
+
+    def receives() -> bool:
+        routes = namespace.run(Path("/proc/thread-self/net/ipv6_route").read_text)
+        return any(line.startswith(start) for line in routes.splitlines())
+
+    until(receives, "the kernel does not take up the IPv6 address")
 
 
 def udp_socket(namespace: Namespace, address: str, port: int = 4001) -> socket.socket:
@@ -163,6 +184,17 @@ def until(condition: Callable[[], object], what: str = "it did not happen") -> N
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.001)
+
+
+def wait_for_words(descriptor: int, words: str) -> None:
+    """Read what a process says until ``words`` are in it."""
+    said, poll = b"", select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while words.encode() not in said:
+        assert poll.poll(SOON * 1000), said
+        more = os.read(descriptor, 1 << 12)
+        assert more, said
+        said += more
 
 
 def next_packet(session: ringtun.Session, timeout: float = SOON) -> bytes:
