@@ -92,6 +92,20 @@ def run_churn(name: str, _pump: Pump) -> None:
         create(name).close()
 
 
+def run_sr1(_name: str, _pump: Pump) -> None:
+    """Let scapy send the packets that it is told in hexadecimal, and say what answers each."""
+    from scapy.all import conf, sr1
+    from scapy.layers.inet import IP
+    from scapy.layers.inet6 import IPv6
+
+    conf.verb = 0
+    say("ready")
+    for line in sys.stdin:
+        packet = bytes.fromhex(line)
+        answer = sr1((IP if packet[0] >> 4 == 4 else IPv6)(packet), timeout=5)
+        say("no answer" if answer is None else bytes(answer).hex())
+
+
 def run_nothing(_name: str, _pump: Pump) -> None:
     """Only say that it runs."""
     say("nothing")
@@ -152,6 +166,7 @@ COMMANDS = {
     "nothing": run_nothing,
     "open": run_open,
     "receive": run_receive,
+    "sr1": run_sr1,
 }
 
 if __name__ == "__main__":
