@@ -365,8 +365,9 @@ class Session:
         # The host is slow to take what is in the ring: it goes on with the next call at the latest.
         deadline = _deadline(timeout)
         with self._claimed("_sender"), suppress(TimeoutError):
-            while self._device.pump_to_host(SEND_BUDGET) in UNFINISHED:
-                self._wait(self._send_poll, deadline, "")
+            while (result := self._device.pump_to_host(SEND_BUDGET)) in UNFINISHED:
+                if result == StepResult.BLOCKED:
+                    self._wait(self._send_poll, deadline, "")
 
     def _await_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
         deadline = _deadline(timeout)
