@@ -5,7 +5,7 @@ import platform
 from setuptools import Extension, setup
 
 NATIVE = "src/ringtun/native"
-SOURCES = ("tun", "link", "engine", "threads")
+SOURCES = ("tun", "link", "impairment", "engine", "threads")
 
 setup(
     ext_modules=[
@@ -14,7 +14,10 @@ setup(
             sources=["src/ringtun/_native.pyx", *(f"{NATIVE}/{name}.c" for name in SOURCES)],
             depends=[
                 f"{NATIVE}/{name}.h"
-                for name in ("ringtun", "ring", "space", "event", "packet", "host", "engine")
+                for name in (
+                    *("ringtun", "ring", "space", "event", "packet", "pieces", "impairment"),
+                    *("host", "engine"),
+                )
             ],
             include_dirs=["src/ringtun", NATIVE],
             define_macros=[("_GNU_SOURCE", "1")],

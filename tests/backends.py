@@ -15,7 +15,7 @@ from ringtun.host.linux import LinuxHost
 from ringtun.host.memory import link_hosts
 from ringtun.session import Session
 from ringtun.statistics import Statistics
-from ringtun.testing import memory_link
+from ringtun.testing import Impairment, memory_link
 from ringtun.testing.conformance import HostPeer
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
@@ -65,9 +65,9 @@ class SessionPeer:
 class MemoryBackend:
     """An adapter of a link in memory, the other one at the host's end."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, impairment: Impairment | None = None) -> None:
         self._pump = pump
-        self.adapter, self._far = memory_link()
+        self.adapter, self._far = memory_link(impairment)
         self.host: HostPeer = SessionPeer(self._far.start_session())
 
     def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from ringtun.testing import Impairment
 from ringtun.testing.conformance import RingConformance, SessionConformance
 from tests.backends import KernelBackend, MemoryBackend, RawKernelBackend, RawMemoryBackend
 
@@ -31,6 +32,26 @@ class TestMemoryThread(SessionConformance):
 
 
 class TestMemoryPython(TestMemoryInline):
+    pytestmark = plain_python
+
+
+class TestImpairedInline(SessionConformance):
+    """Nothing is the matter with the packets, but they take the way of those that are impaired."""
+
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with closing(MemoryBackend("inline", Impairment())) as backend:
+            yield backend
+
+
+class TestImpairedThread(SessionConformance):
+    @pytest.fixture
+    def backend(self) -> Iterator[MemoryBackend]:
+        with closing(MemoryBackend("thread", Impairment())) as backend:
+            yield backend
+
+
+class TestImpairedPython(TestImpairedInline):
     pytestmark = plain_python
 
 

@@ -127,8 +127,19 @@ def test_rings_keep_their_contract(build: Build, sanitizer: tuple[list[str], lis
 @linux_only
 def test_the_engine_and_its_threads(build: Build, sanitizer: tuple[list[str], list[str]]) -> None:
     flags, prefix = sanitizer
-    sources = [HEADERS / f"{name}.c" for name in ("tun", "link", "engine", "threads")]
+    sources = [HEADERS / f"{name}.c" for name in ("tun", "link", "impairment", "engine", "threads")]
     program = build(SOURCES / "engine_test.c", *map(str, sources), *flags)
+    result = run([*prefix, program], timeout=120)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout
+    assert "ok     all" in result.stdout
+
+
+@linux_only
+def test_an_impaired_link(build: Build, sanitizer: tuple[list[str], list[str]]) -> None:
+    flags, prefix = sanitizer
+    sources = [HEADERS / f"{name}.c" for name in ("link", "impairment")]
+    program = build(SOURCES / "link_test.c", *map(str, sources), *flags)
     result = run([*prefix, program], timeout=120)
     print(result.stdout)
     assert result.returncode == 0, result.stdout

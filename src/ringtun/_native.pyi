@@ -13,6 +13,7 @@ from typing import Self, overload
 from typing_extensions import Buffer
 
 from ringtun.event import Event
+from ringtun.host.impairment import Terms
 
 class Space:
     """By this a producer waits for room without sleeping; shared by both sides beside the ring.
@@ -158,6 +159,22 @@ class Batch(Sequence[memoryview]):
     ) -> None: ...
     def release(self) -> None: ...
 
+class ImpairedQueue:
+    """The queue of an impaired `Link`, by itself; the times, in nanoseconds, are its caller's.
+
+    The twin in plain Python is ``host/impaired.py``, where the contract stands.
+    """
+
+    def __init__(self, terms: Terms) -> None: ...
+    def set(self, terms: Terms) -> None: ...
+    def put(self, packet: bytes, now: int) -> None: ...
+    def take(self, now: int) -> bytes | None: ...
+    @property
+    def due(self) -> int | None: ...
+    def drain(self) -> int: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+
 class Link:
     """One direction of a link in memory: a queue of ``capacity`` bytes that drops when full."""
 
@@ -166,8 +183,14 @@ class Link:
         """The reading end comes: throws away what is queued, and returns how many packets."""
     def disconnect(self) -> None:
         """The reading end goes: what is written from now on is dropped and counted."""
+    def impair(self, terms: Terms) -> None:
+        """Impair what is written from now on."""
     @property
-    def dropped(self) -> int: ...
+    def counters(self) -> dict[str, int]:
+        """The fields of `ringtun.host.impairment.DirectionStatistics`."""
+    @property
+    def dropped(self) -> int:
+        """What overflowed or found nobody connected."""
 
 class Host:
     """Where packets come from and go to."""

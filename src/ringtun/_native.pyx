@@ -107,6 +107,41 @@ cdef extern from "native/space.h" nogil:
     void ring_disarm_space(ring_space *space)
     bint ring_producer_waits(const ring_space *space)
 
+cdef extern from "sys/uio.h" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "native/impairment.h" nogil:
+    struct impairment:
+        uint64_t loss, duplicate, damage, reorder
+        uint64_t delay, jitter
+        uint64_t rate
+        uint64_t limit
+        uint64_t hold
+        uint64_t seed
+
+    const uint64_t IMPAIRMENT_NEVER
+
+    struct impaired_counters:
+        uint64_t lost
+        uint64_t duplicated
+        uint64_t damaged
+        uint64_t held
+        uint64_t overflowed
+
+    struct impaired_queue:
+        pass
+
+    impaired_queue *impaired_create()
+    void impaired_destroy(impaired_queue *queue)
+    void impaired_set(impaired_queue *queue, const impairment *impairment)
+    void impaired_put(impaired_queue *queue, const void *packet, uint32_t size, uint64_t now)
+    Py_ssize_t impaired_take(impaired_queue *queue, uint64_t now, const iovec *pieces, int count)
+    uint64_t impaired_due(const impaired_queue *queue)
+    uint64_t impaired_drain(impaired_queue *queue)
+    const impaired_counters *get_counters "impaired_counters"(const impaired_queue *queue)
+
 cdef extern from "native/engine.h" nogil:
     struct host:
         int fd
@@ -120,10 +155,20 @@ cdef extern from "native/engine.h" nogil:
         host host
 
     void host_init_link(link_host *host, link *in_, link *out)
-    link *link_create(uint32_t capacity, int event)
+    link *link_create(uint32_t capacity)
     void link_destroy(link *link)
     uint64_t link_connect(link *link)
     void link_disconnect(link *link)
+    int link_impair(link *link, const impairment *impairment)
+
+    struct link_counters:
+        uint64_t passed
+        uint64_t overflowed
+        uint64_t unplugged
+        uint64_t drained
+        impaired_counters impaired
+
+    void link_read_counters(const link *link, link_counters *counters)
     uint64_t link_dropped(const link *link)
 
     enum engine_result:
@@ -863,29 +908,90 @@ cdef class _BatchIterator:
         return view
 
 
+cdef impairment as_impairment(terms) except *:
+    return impairment(
+        loss=terms.loss, duplicate=terms.duplicate, damage=terms.damage, reorder=terms.reorder,
+        delay=terms.delay, jitter=terms.jitter, rate=terms.rate, limit=terms.limit,
+        hold=terms.hold, seed=terms.seed,
+    )
+
+
+cdef class ImpairedQueue:
+    cdef impaired_queue *queue
+
+    def __cinit__(self, terms):
+        self.queue = impaired_create()
+        if self.queue == NULL:
+            raise MemoryError()
+        self.set(terms)
+
+    def __dealloc__(self):
+        impaired_destroy(self.queue)
+
+    def set(self, terms):
+        cdef impairment wanted = as_impairment(terms)
+        impaired_set(self.queue, &wanted)
+
+    def put(self, bytes packet not None, uint64_t now):
+        if not 1 <= len(packet) <= TUN_PACKET_MAX_SIZE:
+            raise ValueError(f"a packet has 1 to {TUN_PACKET_MAX_SIZE} bytes, not {len(packet)}")
+        impaired_put(self.queue, <const char *>packet, <uint32_t>len(packet), now)
+
+    def take(self, uint64_t now):
+        cdef bytearray packet = bytearray(TUN_PACKET_MAX_SIZE)
+        cdef iovec piece = iovec(iov_base=<char *>packet, iov_len=TUN_PACKET_MAX_SIZE)
+        cdef Py_ssize_t size = impaired_take(self.queue, now, &piece, 1)
+        return None if size < 0 else bytes(packet[:size])
+
+    @property
+    def due(self):
+        cdef uint64_t due = impaired_due(self.queue)
+        return None if due == IMPAIRMENT_NEVER else due
+
+    def drain(self):
+        return impaired_drain(self.queue)
+
+    @property
+    def counters(self):
+        return get_counters(self.queue)[0]
+
+
 cdef class Link:
     cdef link *link
-    cdef int event
 
     def __cinit__(self, uint64_t capacity):
-        self.event = -1
         if not ring_is_capacity(capacity):
             raise ValueError(f"a link's capacity is a power of two from 16 bytes, not {capacity}")
-        self.event = new_event()
-        self.link = link_create(<uint32_t>capacity, self.event)
+        self.link = link_create(<uint32_t>capacity)
         if self.link == NULL:
-            raise MemoryError()
+            PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
         link_destroy(self.link)
-        if self.event >= 0:
-            close(self.event)
 
     def connect(self):
         return link_connect(self.link)
 
     def disconnect(self):
         link_disconnect(self.link)
+
+    def impair(self, terms):
+        cdef impairment wanted = as_impairment(terms)
+        cdef int error = link_impair(self.link, &wanted)
+        if error:
+            raise OSError(error, strerror(error).decode())
+
+    @property
+    def counters(self):
+        cdef link_counters counters
+        link_read_counters(self.link, &counters)
+        return {
+            "passed": counters.passed,
+            "unplugged": counters.unplugged,
+            "drained": counters.drained,
+            **counters.impaired,
+            "overflowed": counters.overflowed + counters.impaired.overflowed,
+        }
 
     @property
     def dropped(self):

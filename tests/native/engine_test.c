@@ -27,7 +27,7 @@ struct bed {
     struct link *in, *out;
     struct link_host near, far;
     struct tun_ring *to_client, *to_host;
-    int send_event, receive_event, stop_event, events[2];
+    int send_event, receive_event, stop_event;
     struct ring_space to_client_space, to_host_space;
     struct engine engine;
     struct ring_consumer client_in;
@@ -45,10 +45,8 @@ static int new_event(void)
 static void set_up(struct bed *bed, bool spaces)
 {
     memset(bed, 0, sizeof *bed);
-    for (int i = 0; i < 2; i++)
-        bed->events[i] = new_event();
-    bed->in = link_create(1u << 20, bed->events[0]);
-    bed->out = link_create(1u << 20, bed->events[1]);
+    bed->in = link_create(1u << 20);
+    bed->out = link_create(1u << 20);
     CHECK(bed->in && bed->out);
     host_init_link(&bed->near, bed->in, bed->out);
     host_init_link(&bed->far, bed->out, bed->in);
@@ -86,8 +84,8 @@ static void tear_down(struct bed *bed)
     free(bed->to_client);
     free(bed->to_host);
     int events[] = {
-        bed->send_event, bed->receive_event, bed->stop_event, bed->events[0],
-        bed->events[1],  bed->to_client_space.event, bed->to_host_space.event,
+        bed->send_event, bed->receive_event, bed->stop_event,
+        bed->to_client_space.event, bed->to_host_space.event,
     };
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         close(events[i]);

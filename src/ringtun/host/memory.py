@@ -9,20 +9,20 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ringtun.abi import PACKET_MAX_SIZE
 from ringtun.errors import AdapterNotFound
-from ringtun.event import Event
 from ringtun.host.netlink import LinkInfo, TunInfo
+from ringtun.host.queue import Queue
 from ringtun.ring import NATIVE
 
 if TYPE_CHECKING:
     from ringtun import _native
     from ringtun.arguments import Interface
+    from ringtun.host.impairment import DirectionStatistics, Terms
 
 __all__ = ["MemoryHost", "link_hosts"]
 
@@ -37,49 +37,13 @@ def link_hosts(queue_bytes: int = _QUEUE_BYTES) -> tuple[MemoryHost, MemoryHost]
 
         there, back = _native.Link(queue_bytes), _native.Link(queue_bytes)
         return _NativeMemoryHost(back, there), _NativeMemoryHost(there, back)
-    one, other = _Queue(queue_bytes), _Queue(queue_bytes)
+    one = Queue(queue_bytes)
+    try:
+        other = Queue(queue_bytes)
+    except BaseException:
+        one.close()
+        raise
     return _PythonMemoryHost(other, one), _PythonMemoryHost(one, other)
-
-
-class _Queue:
-    """One direction of a link, for the plain-Python engine."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.packets: deque[bytes] = deque()
-        self.used = 0
-        self.event = Event()
-        self.connected = False
-        self.dropped = 0
-
-    def connect(self) -> int:
-        drained = len(self.packets)
-        while self.get() is not None:
-            pass
-        self.connected = True
-        return drained
-
-    def disconnect(self) -> None:
-        self.connected = False
-
-    def put(self, packet: bytes) -> None:
-        if not self.connected or self.used + len(packet) > self.capacity:
-            self.dropped += 1
-            return
-        self.used += len(packet)
-        self.packets.append(packet)
-        self.event.signal()
-
-    def get(self) -> bytes | None:
-        try:
-            packet = self.packets.popleft()
-        except IndexError:
-            self.event.clear()
-            if not self.packets:
-                return None
-            packet = self.packets.popleft()
-        self.used -= len(packet)
-        return packet
 
 
 class MemoryHost:
@@ -90,7 +54,7 @@ class MemoryHost:
 
     backend = "memory"
 
-    def __init__(self, incoming: _native.Link | _Queue, outgoing: _native.Link | _Queue) -> None:
+    def __init__(self, incoming: _native.Link | Queue, outgoing: _native.Link | Queue) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
@@ -179,6 +143,16 @@ class MemoryHost:
         """See `ringtun.host.Host`."""
         return self._incoming.dropped
 
+    def impair(self, terms: Terms) -> None:
+        """Impair what comes to this end from now on."""
+        self._incoming.impair(terms)
+
+    def direction_statistics(self) -> DirectionStatistics:
+        """Of what came to this end."""
+        from ringtun.host.impairment import DirectionStatistics
+
+        return DirectionStatistics(**self._incoming.counters)
+
     def close(self) -> None:
         """See `ringtun.host.Host`. The other end stays, and what it sends is dropped."""
         self._closed = True
@@ -216,11 +190,11 @@ class _NativeMemoryHost(MemoryHost):
 
 
 class _PythonMemoryHost(MemoryHost):
-    _incoming: _Queue
-    _outgoing: _Queue
+    _incoming: Queue
+    _outgoing: Queue
 
     def fileno(self) -> int:
-        return self._incoming.event.fileno()
+        return self._incoming.fileno()
 
     def read_packet(self) -> bytes | None:
         self._check_open()
@@ -236,4 +210,4 @@ class _PythonMemoryHost(MemoryHost):
 
     def close(self) -> None:
         super().close()
-        self._incoming.event.close()
+        self._incoming.close()

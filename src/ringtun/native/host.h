@@ -7,6 +7,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "impairment.h"
+
 struct host {
     /* Takes the host's next packet into the pieces, which hold any packet together. Returns its
      * size or -errno: -EAGAIN when there is none, -EBADFD when the adapter is gone. */
@@ -31,14 +33,28 @@ struct link_host {
 };
 void host_init_link(struct link_host *host, struct link *in, struct link *out);
 
-/* One direction of a link: a ring whose producer and consumer are the hosts of two adapters. As in
- * the kernel, what finds the queue full, or nobody connected at the other end, is dropped and
- * counted, and the sender is never slowed. One thread writes and one reads at a time. */
-struct link *link_create(uint32_t capacity, int event);
+/* One direction of a link, whose writer and reader are the hosts of two adapters: a ring; once it is
+ * impaired, a queue. As in the kernel, what finds it full, or nobody connected at the other end, is
+ * dropped and counted, and the sender is never slowed. One thread writes and one reads at a time; the
+ * other calls may come from any thread. Returns NULL and sets errno where it cannot be made. */
+struct link *link_create(uint32_t capacity);
 void link_destroy(struct link *link);
 /* The reading end comes or goes. On coming, what is queued is thrown away; returns how many. */
 uint64_t link_connect(struct link *link);
 void link_disconnect(struct link *link);
+
+/* Impairs what is written from now on; one call at a time. Returns 0 or an errno. */
+int link_impair(struct link *link, const struct impairment *impairment);
+
+struct link_counters {
+    uint64_t passed;     /* the reader took them */
+    uint64_t overflowed; /* by the ring; by the impaired queue's limit: see there */
+    uint64_t unplugged;  /* nobody was connected */
+    uint64_t drained;    /* thrown away when the reader came */
+    struct impaired_counters impaired;
+};
+void link_read_counters(const struct link *link, struct link_counters *counters);
+/* What the reader's host dropped: all that overflowed or found nobody. */
 uint64_t link_dropped(const struct link *link);
 
 #endif

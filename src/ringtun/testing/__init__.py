@@ -1,23 +1,40 @@
-"""For testing programs that use ringtun: adapters without a kernel and without root."""
+"""For testing programs that use ringtun: adapters without a kernel and without root.
+
+`memory_link` joins two adapters in memory, and an `Impairment` makes the way between them a bad
+one. The fixtures of `ringtun.testing.pytest_plugin` do the same under pytest. The conformance
+suites for other backends are in `ringtun.testing.conformance`, namespaces of one's own in
+`ringtun.testing.netns`. The names are loaded where they are first used.
+"""
 
 from __future__ import annotations
 
-from ringtun.adapter import Adapter
-from ringtun.driver.adapter import DriverAdapter
-from ringtun.host.memory import link_hosts
+from typing import TYPE_CHECKING
 
-__all__ = ["memory_link"]
+if TYPE_CHECKING:
+    from ringtun.host.impairment import DirectionStatistics, Impairment
+    from ringtun.testing.link import LinkStatistics, MemoryLink, memory_link
+
+_HOME = {
+    "DirectionStatistics": "ringtun.host.impairment",
+    "Impairment": "ringtun.host.impairment",
+    "LinkStatistics": "ringtun.testing.link",
+    "MemoryLink": "ringtun.testing.link",
+    "memory_link": "ringtun.testing.link",
+}
+
+__all__ = ["DirectionStatistics", "Impairment", "LinkStatistics", "MemoryLink", "memory_link"]
 
 
-def memory_link() -> tuple[Adapter, Adapter]:
-    """Two adapters back to back, in memory: what one's session sends, the other's receives.
+if not TYPE_CHECKING:  # a checker is to know these names, and no others
 
-    They have the driver, the rings and the sessions of any other adapter, and no network stack, no
-    addresses. A packet for a side without a session, or with 16 MiB waiting, is dropped and counted
-    as ``discards.host_queue_full`` there. Close both.
-    """
-    left, right = link_hosts()
-    return (
-        Adapter(DriverAdapter("left", left), left),
-        Adapter(DriverAdapter("right", right), right),
-    )
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(home), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__all__]
