@@ -206,6 +206,8 @@ class LinkHost(Host):
     """One end of a link in memory."""
 
     def __init__(self, incoming: Link, outgoing: Link) -> None: ...
+    def set_up(self, up: bool) -> None:
+        """Down, it takes no packet, and what is sent to it is dropped."""
 
 class Engine:
     """Moves packets between a host and the two rings of one registration; see ``engine.h``.

@@ -155,6 +155,7 @@ cdef extern from "native/engine.h" nogil:
         host host
 
     void host_init_link(link_host *host, link *in_, link *out)
+    void link_host_set_up(link_host *host, bint up)
     link *link_create(uint32_t capacity)
     void link_destroy(link *link)
     uint64_t link_connect(link *link)
@@ -1033,6 +1034,9 @@ cdef class LinkHost(Host):
         self.outgoing = outgoing
         host_init_link(&self.host, incoming.link, outgoing.link)
         self.pointer = &self.host.host
+
+    def set_up(self, bint up):
+        link_host_set_up(&self.host, up)
 
 
 cdef dict counters_as_dict(const engine_counters *counters):

@@ -18,7 +18,14 @@ from ringtun.errors import AdapterExists, AdapterNotFound
 from ringtun.host.memory import MemoryHost, link_hosts
 from ringtun.info import AdapterInfo, alias_of, describe, guid_in
 
-__all__ = ["create_adapter", "delete_adapter", "far_end", "list_adapters", "open_adapter"]
+__all__ = [
+    "create_adapter",
+    "delete_adapter",
+    "delete_all",
+    "far_end",
+    "list_adapters",
+    "open_adapter",
+]
 
 
 @dataclass(slots=True)
@@ -110,6 +117,14 @@ def far_end(name: str, netns: str | None) -> Opened:
     with _lock:
         entry = _require(netns, name)
         return entry.far_driver.hold(), entry.far_host
+
+
+def delete_all() -> None:
+    """Take every adapter in this process's memory away."""
+    with _lock:
+        for netns, name in list(_entries):
+            if _find(netns, name) is not None:
+                delete_adapter(name, netns)
 
 
 def _require(netns: str | None, name: str) -> _Entry:

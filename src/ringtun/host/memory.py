@@ -103,13 +103,22 @@ class MemoryHost:
         txqueuelen: int | None = None,
         alias: str | None = None,
     ) -> None:
-        """See `ringtun.host.AdapterHost`; ``name`` is given once."""
+        """See `ringtun.host.AdapterHost`; ``name`` is given once.
+
+        Going down stops the packets. MTU and addresses are kept and shown: no network stack heeds
+        them.
+        """
         self._check_there()
         given = {"name": name, "mtu": mtu, "up": up, "txqueuelen": txqueuelen, "alias": alias}
         changes: dict[str, Any] = {key: new for key, new in given.items() if new is not None}
         self._info = replace(self._info, **changes)
         if addresses is not None:
             self._addresses = tuple(addresses)
+        if up is not None:
+            self._set_up(up)
+
+    def _set_up(self, up: bool) -> None:
+        raise NotImplementedError
 
     def persist(self, owner: int | None, group: int | None) -> None:
         """See `ringtun.host.AdapterHost`."""
@@ -188,6 +197,9 @@ class _NativeMemoryHost(MemoryHost):
     def native(self) -> _native.Host:
         return self._native
 
+    def _set_up(self, up: bool) -> None:
+        self._native.set_up(up)
+
 
 class _PythonMemoryHost(MemoryHost):
     _incoming: Queue
@@ -202,7 +214,12 @@ class _PythonMemoryHost(MemoryHost):
 
     def write_packet(self, packet: bytes) -> None:
         self._check_open()
+        if not self._info.up:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._outgoing.put(packet)
+
+    def _set_up(self, up: bool) -> None:
+        self._incoming.down = not up
 
     def _check_open(self) -> None:
         if self._closed:

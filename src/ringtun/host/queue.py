@@ -32,6 +32,7 @@ class Queue:
         self._event = Event()
         self._ready.register(self._event.fileno(), select.EPOLLIN)
         self._connected = False
+        self.down = False  # the interface of the reading end is
         self._passed = self._overflowed = self._unplugged = self._drained = 0
         # Once they are there, they stay.
         self._impaired: ImpairedQueue | None = None
@@ -95,7 +96,7 @@ class Queue:
 
     def put(self, packet: bytes) -> None:
         """Queue a packet, or drop and count it. Never waits."""
-        if not self._connected:
+        if not self._connected or self.down:
             self._unplugged += 1
         elif self._impaired is not None:
             self._put_impaired(self._impaired, packet)

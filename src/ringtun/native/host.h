@@ -3,6 +3,7 @@
 #ifndef RINGTUN_HOST_H
 #define RINGTUN_HOST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -30,8 +31,12 @@ struct link_host {
     struct host host;
     struct link *in;
     struct link *out;
+    uint32_t down;
 };
 void host_init_link(struct link_host *host, struct link *in, struct link *out);
+/* Down, it takes no packet (-EIO), and what is sent to it is dropped as if nobody were connected. From
+ * any thread. */
+void link_host_set_up(struct link_host *host, bool up);
 
 /* One direction of a link, whose writer and reader are the hosts of two adapters: a ring; once it is
  * impaired, a queue. As in the kernel, what finds it full, or nobody connected at the other end, is

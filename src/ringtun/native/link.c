@@ -19,6 +19,7 @@ struct link {
     int ready;          /* an epoll of the event, and of the impaired queue's timer */
     uint32_t signalled; /* the event is set, or about to be: it is while packets are queued */
     uint32_t connected;
+    uint32_t down; /* the interface of the reading end is */
     struct link_counters counters; /* of the link itself; each is written by one side alone */
     struct tun_ring *ring;
     struct impaired *impaired; /* NULL: a perfect link. Once it is there, it stays. */
@@ -222,7 +223,10 @@ static int link_write(struct host *host, const void *packet, size_t size)
 {
     struct link *link = ((struct link_host *)host)->out;
     uint8_t *slot;
-    if (!__atomic_load_n(&link->connected, __ATOMIC_ACQUIRE)) {
+    if (__atomic_load_n(&((struct link_host *)host)->down, __ATOMIC_RELAXED))
+        return -EIO;
+    if (!__atomic_load_n(&link->connected, __ATOMIC_ACQUIRE) ||
+        __atomic_load_n(&link->down, __ATOMIC_RELAXED)) {
         count(&link->counters.unplugged, 1);
         return 0;
     }
@@ -250,6 +254,12 @@ void host_init_link(struct link_host *host, struct link *in, struct link *out)
         .in = in,
         .out = out,
     };
+}
+
+void link_host_set_up(struct link_host *host, bool up)
+{
+    __atomic_store_n(&host->down, !up, __ATOMIC_RELAXED);
+    __atomic_store_n(&host->in->down, !up, __ATOMIC_RELAXED);
 }
 
 /* ---- control --------------------------------------------------------------------------------- */
