@@ -381,7 +381,7 @@ def test_more_packets_than_one_look_takes() -> None:
         right.start_session(),
     ):
         tiny = b"\x45" + bytes(19)
-        assert a.send_many([tiny] * 200_000) == 200_000
+        assert a.send_many([tiny] * 200_000, timeout=LONG) == 200_000
         assert a.statistics().sent_packets == 200_000
 
 
