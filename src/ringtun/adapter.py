@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ringtun import arguments
-from ringtun.control import Backend, Wanted, control_of
+from ringtun.control import Backend, Wanted, check_change, control_of
 from ringtun.errors import AdapterNotFound, EndReason
 from ringtun.info import AdapterInfo, describe
 
@@ -66,9 +66,10 @@ def create_adapter(
     "memory" makes an adapter without a kernel (`ringtun.testing`). None takes what serves here.
 
     Everything is checked before anything is done; where a later step fails, nothing is left of it.
-    Raises ``ValueError`` and ``TypeError`` for an argument that cannot be; `AdapterExists`,
-    `AdapterBusy` (``exist_ok``, and another program holds it), `AdapterPermissionError`,
-    `DriverUnavailable` (no TUN device on this machine); ``FileNotFoundError`` for a namespace that
+    Raises ``ValueError`` and ``TypeError`` for an argument that cannot be (with ``exist_ok``, an
+    ``mtu`` too small for the IPv6 addresses that it has included); `AdapterExists`, `AdapterBusy`
+    (``exist_ok``, and another program holds it), `AdapterPermissionError`, `DriverUnavailable` (no
+    TUN device on this machine); ``FileNotFoundError`` for a namespace that
     is not there; any other ``OSError`` of the kernel's.
     """
     arguments.check_name(name)
@@ -224,11 +225,7 @@ class Adapter:
         arguments.check_mtu(mtu, ())
         with self._lock:
             host = self._open_host()
-            if mtu is not None or interfaces is not None:
-                arguments.check_mtu(
-                    host.info().mtu if mtu is None else mtu,
-                    host.addresses() if interfaces is None else interfaces,
-                )
+            check_change(host, interfaces, mtu)
             host.configure(addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen)
 
     def start_session(

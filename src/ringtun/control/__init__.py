@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
+from ringtun import arguments
 from ringtun.errors import DriverUnavailable
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from ringtun.host import AdapterHost
     from ringtun.info import AdapterInfo
 
-__all__ = ["Backend", "Control", "Opened", "Wanted", "backend_as_default", "control_of"]
+__all__ = [
+    "Backend",
+    "Control",
+    "Opened",
+    "Wanted",
+    "backend_as_default",
+    "check_change",
+    "control_of",
+]
 
 Backend: TypeAlias = Literal["embedded", "service", "memory", "wintun-dll", "wintun-device"]
 
@@ -54,6 +63,20 @@ class Control(Protocol):
     def open_adapter(self, name: str, netns: str | None) -> Opened: ...
     def list_adapters(self, netns: str | None) -> list[AdapterInfo]: ...
     def delete_adapter(self, name: str, netns: str | None) -> None: ...
+
+
+def check_change(
+    host: AdapterHost, addresses: tuple[Interface, ...] | None, mtu: int | None
+) -> None:
+    """Raise ``ValueError`` where an adapter that is there could not have these; None is no change.
+
+    What does not change is looked up: its MTU has to suit new addresses, and they a new MTU.
+    """
+    if mtu is not None or addresses is not None:
+        arguments.check_mtu(
+            host.info().mtu if mtu is None else mtu,
+            host.addresses() if addresses is None else addresses,
+        )
 
 
 _default: Backend | None = None

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ringtun.control import Opened, Wanted
+from ringtun.control import Opened, Wanted, check_change
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.driver.lifecycle import AdapterState
 from ringtun.errors import AdapterExists, AdapterNotFound
@@ -82,6 +82,7 @@ def _take_up(wanted: Wanted) -> Opened:
     """Open what is there, and make it what is wanted."""
     driver, host = open_adapter(wanted.name, wanted.netns)
     try:
+        check_change(host, wanted.addresses, wanted.mtu)
         guid = guid_in(host.info().alias)
         alias = None
         if guid is None or wanted.guid not in (None, guid):

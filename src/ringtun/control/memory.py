@@ -11,7 +11,7 @@ import threading
 import uuid
 from dataclasses import dataclass
 
-from ringtun.control import Opened, Wanted
+from ringtun.control import Opened, Wanted, check_change
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.driver.lifecycle import AdapterState
 from ringtun.errors import AdapterExists, AdapterNotFound
@@ -59,6 +59,7 @@ def create_adapter(wanted: Wanted) -> Opened:
         if entry is None:
             entry = _make(wanted)
         else:
+            check_change(entry.host, wanted.addresses, wanted.mtu)
             entry.driver.hold()
         host = entry.host
         guid = guid_in(host.info().alias)

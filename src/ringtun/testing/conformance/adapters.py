@@ -190,6 +190,19 @@ class AdapterConformance:
                 pass
         assert self.names() == ["vpn0"]
 
+    def test_exist_ok_looks_at_what_is_there(self) -> None:
+        """What it has already has to go with what is asked for."""
+        with self.create(addresses=[V4, V6]) as adapter:
+            before = adapter.info()
+            with pytest.raises(ValueError, match="IPv6 needs an mtu of at least 1280"):
+                self.create(exist_ok=True, mtu=1279, txqueuelen=9)
+            assert adapter.info() == before
+        with self.create(mtu=1279) as adapter:
+            before = adapter.info()
+            with pytest.raises(ValueError, match="IPv6 needs"):
+                self.create(exist_ok=True, addresses=[V6], up=False)
+            assert adapter.info() == before
+
     # ---- configure ------------------------------------------------------------------------------
 
     def test_configure_changes_what_is_given(self) -> None:
