@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -88,6 +89,22 @@ def test_a_default_for_a_while() -> None:
         ringtun.open_adapter("vpn0").close()
     with pytest.raises(ringtun.AdapterNotFound):
         ringtun.open_adapter("vpn0", backend="memory")
+
+
+def test_in_memory_nothing_stays_of_adapters_that_went() -> None:
+    """Nor of their links' far ends, though nobody asks for the same name again."""
+
+    def make_some(name: str) -> None:
+        for number in range(5):
+            ringtun.create_adapter(f"{name}{number}", backend="memory").close()
+        assert ringtun.list_adapters(backend="memory") == []
+
+    make_some("a")
+    gc.collect()
+    before = descriptors()
+    make_some("b")
+    gc.collect()
+    assert descriptors() == before
 
 
 # ---- the kernel's -------------------------------------------------------------------------------

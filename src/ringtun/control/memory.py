@@ -50,6 +50,7 @@ _lock = threading.RLock()
 def create_adapter(wanted: Wanted) -> Opened:
     """See `ringtun.create_adapter`."""
     with _lock:
+        _clear_away()
         _check_guid(wanted)
         entry = _find(wanted.netns, wanted.name)
         if entry is not None and not wanted.exist_ok:
@@ -100,9 +101,8 @@ def open_adapter(name: str, netns: str | None) -> Opened:
 def list_adapters(netns: str | None) -> list[AdapterInfo]:
     """See `ringtun.list_adapters`."""
     with _lock:
-        hosts = [
-            entry.host for (where, _), entry in _entries.items() if where == netns and entry.there
-        ]
+        _clear_away()
+        hosts = [entry.host for (where, _), entry in _entries.items() if where == netns]
         return [describe(host.info(), host.addresses(), "memory") for host in hosts]
 
 
@@ -143,6 +143,12 @@ def _find(netns: str | None, name: str) -> _Entry | None:
         entry.far_driver.let_go()
         return None
     return entry
+
+
+def _clear_away() -> None:
+    """What is left of adapters that went with their last handle: the far ends of their links."""
+    for where, name in list(_entries):
+        _find(where, name)
 
 
 def _check_guid(wanted: Wanted) -> None:
