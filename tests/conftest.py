@@ -29,6 +29,16 @@ def pytest_report_header() -> list[str]:
     return sorted(lines) or ["kernel TUN: here, in a private network namespace"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long is not run unless ``-m`` speaks of it."""
+    if "soak" in (config.option.markexpr or ""):
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark, why in _missing.items():
         if why and item.get_closest_marker(mark):

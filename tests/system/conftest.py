@@ -20,17 +20,6 @@ from tests.system.sites import ADDRESSES, PREFIX, Site, descriptors
 MakeSite = Callable[..., Site]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long is not run unless ``-m`` speaks of it."""
-    if "soak" in (config.option.markexpr or ""):
-        return
-    here = Path(__file__).parent
-    long = [item for item in items if here in item.path.parents and item.get_closest_marker("soak")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-
 def _holdings() -> dict[str, str]:
     """What a test must leave as it found it."""
     return {
