@@ -7,8 +7,11 @@ that has to wait gives a descriptor to the event loop. Works on any loop that ha
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
@@ -28,6 +31,7 @@ from ringtun.session import (
 from ringtun.step import StepResult
 
 if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
     from typing_extensions import Buffer
 
     from ringtun.device import Device
@@ -45,9 +49,10 @@ _TURN = 256
 class AsyncSession:
     """Packets to and from one adapter, for asyncio. Made by ``Adapter.start_async_session``.
 
-    Everything but `close` is for the thread of the event loop in which the session is used first.
-    One task receives at a time; a second one gets `ConcurrencyError`. Tasks that send queue in
-    order. Packets of one direction keep their order.
+    Everything but `close` is for the thread of the event loop in which the session is used first;
+    another loop may follow once that one is closed, else it gets ``RuntimeError``. One task
+    receives at a time; a second one gets `ConcurrencyError`. Tasks that send queue in order.
+    Packets of one direction keep their order.
 
     What can be done at once is done without awaiting anything; but after some 256 packets a session
     lets the loop's other tasks run first. For a time limit use ``asyncio.timeout()``: a receive
@@ -63,26 +68,27 @@ class AsyncSession:
         self._device = device
         self._consumer = session._consumer
         self._producer = session._producer
+        self._inline = session._inline
         self._spin = spin
-        self._turn = _TURN  # packets until the other tasks' next turn
+        self._receive_turn = self._send_turn = _TURN  # packets until the other tasks' next turn
         self._receiving = False
         self._senders = 0  # tasks that hold `_sending`, or queue for it
         self._sending = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it is held
         self._holder: asyncio.Task[object] | None = None  # of `_sending`
         self._gathering = False
-        self._arrivals = _Watch((session._event.fileno(), select.EPOLLIN))
-        if device.host_fd is not None:
-            self._arrivals.add(device.host_fd, select.EPOLLIN)
-        self._room: _Watch | None = None  # made by the first send that has to wait
+        self._rest: asyncio.Task[None] | None = None  # moves what a slow host left in the ring
+        self._arrivals = _Watch((session._event, select.EPOLLIN), (device.host_fd, select.EPOLLIN))
+        self._room = _Watch((session._space, select.EPOLLIN), (device.host_fd, select.EPOLLOUT))
 
     # ---- receiving ------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
         """Wait for a packet, and take it."""
-        self._turn -= 1
-        if self._turn < 0:
+        self._receive_turn -= 1
+        if self._receive_turn < 0:
             await self._let_others()
-        packet = self._session._take(self._consumer.pop)
+        packet = self._take(self._consumer.pop)
         if packet is None:
             packet = await self._await_packet(self._consumer.pop)
         return packet
@@ -97,21 +103,22 @@ class AsyncSession:
 
         The batch is that of `Session.receive_many`: use it in a ``with``, or release it.
         """
-        if self._turn <= 0:
+        if self._receive_turn <= 0:
             await self._let_others()
         max_packets = min(max_packets, MOST_PACKETS)
 
         def take() -> Batch | None:
             return self._consumer.peek_many(max_packets)
 
-        batch = self._session._take(take)
+        batch = self._take(take)
         if batch is None:
             batch = await self._await_packet(take, max_packets)
-        self._turn -= len(batch)
+        self._receive_turn -= len(batch)
         return batch
 
-    def batches(self, max_packets: int = 256) -> AsyncIterator[Batch]:
-        """`receive_many`, one after the other, each released before the next.
+    def batches(self, max_packets: int = 256) -> _Batches:
+        """`receive_many`, one after the other, each released before the next, the last one with
+        the loop, however that ends.
 
         Ends after this session's own `close`; any other end raises.
         """
@@ -122,11 +129,17 @@ class AsyncSession:
         return self
 
     async def __anext__(self) -> bytes:
+        self._receive_turn -= 1
+        if self._receive_turn < 0:
+            await self._let_others()
         try:
-            return await self.receive()
+            packet = self._take(self._consumer.pop)
+            if packet is None:
+                packet = await self._await_packet(self._consumer.pop)
         except SessionClosed:
             self._end_iteration()
             raise
+        return packet
 
     def _end_iteration(self) -> None:
         if self._session._reason is EndReason.CLOSED:
@@ -136,8 +149,15 @@ class AsyncSession:
         if self._receiving:
             raise ConcurrencyError("another task receives from this session just now")
 
+    def _take(self, take: Callable[[], T | None]) -> T | None:
+        if self._receiving:
+            self._check_receiver()
+        try:
+            return take()
+        except SessionClosed as error:
+            raise self._session._end_error(error) from None
+
     async def _await_packet(self, take: Callable[[], T | None], budget: int = RECEIVE_BUDGET) -> T:
-        self._check_receiver()
         session = self._session
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
         self._receiving = True
@@ -153,10 +173,10 @@ class AsyncSession:
                     await asyncio.sleep(ROOM_LOOK)
                 elif self._consumer.arm():
                     try:
-                        await self._arrivals.wait()
+                        await self._wait(self._arrivals)
                     finally:
                         self._consumer.disarm()
-                    self._turn = _TURN
+                    self._receive_turn = _TURN
                 session._check_running()
         except SessionClosed as error:
             raise session._end_error(error) from None
@@ -164,9 +184,16 @@ class AsyncSession:
             self._receiving = False
 
     async def _let_others(self) -> None:
-        """The other tasks' turn."""
-        self._turn = _TURN
+        """The other tasks' turn, in receiving."""
+        self._receive_turn = _TURN
         await asyncio.sleep(0)
+
+    async def _wait(self, watch: _Watch) -> None:
+        try:
+            await watch.wait()
+        except (OSError, ValueError):
+            self._session._check_running()  # a close came first: its descriptors are gone
+            raise
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -175,14 +202,25 @@ class AsyncSession:
 
         Raises ``ValueError`` for what is no IP packet.
         """
-        self._turn -= 1
-        if self._turn < 0:
-            await self._let_others()
-        if self._is_others_turn() or not self._push(packet):
-            async with self._in_turn():
-                while not self._push(packet):
-                    await self._await_room()
-        self._show()
+        self._send_turn -= 1
+        if self._senders or self._send_turn < 0:  # this task gathers, or has to queue
+            if self._send_turn < 0 or self._is_others_turn() or not self._push(packet):
+                await self._push_in_turn(packet)
+            self._show()
+            return
+        try:
+            sent = self._producer.write(packet)
+        except SessionClosed as error:
+            raise self._session._end_error(error) from None
+        if not sent:
+            await self._push_in_turn(packet)
+            self._producer.submit()
+        self._flush()
+
+    async def _push_in_turn(self, packet: Buffer) -> None:
+        async with self._in_turn():
+            while not self._push(packet):
+                await self._await_room()
 
     def try_send(self, packet: Buffer) -> bool:
         """Send a packet if there is room for it now; False, and counted, otherwise. Never waits.
@@ -205,10 +243,7 @@ class AsyncSession:
             raise TypeError("send_many takes several packets: for one, use send")
         if not isinstance(packets, Sequence):
             packets = list(packets)
-        if self._turn < 0:
-            await self._let_others()
         total, done = len(packets), 0
-        self._turn -= total
 
         def push() -> bool:
             nonlocal done
@@ -219,12 +254,16 @@ class AsyncSession:
             return done == total
 
         try:
-            if self._is_others_turn() or not push():
+            if self._send_turn < 0 or self._is_others_turn() or not push():
                 async with self._in_turn():
                     while not push():
                         await self._await_room()
-        finally:
-            self._show()
+        except BaseException:
+            with suppress(SessionClosed):  # what went wrong before is what is to be seen
+                self._show()
+            raise
+        self._send_turn -= total
+        self._show()
         return done
 
     @asynccontextmanager
@@ -257,6 +296,7 @@ class AsyncSession:
         ``slot.commit(length)``. Without a commit, or after an exception, nothing is sent. Other
         tasks that send wait until the block ends; this one cannot send anything else meanwhile.
         """
+        self._send_turn -= 1
         async with self._in_turn():
             while (slot := self._reserve(size)) is None:
                 await self._await_room()
@@ -287,21 +327,33 @@ class AsyncSession:
 
     @asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:
-        """One task sends, those that came later wait."""
+        """One task sends, those that came later wait; also while it lets other tasks run."""
         task = asyncio.current_task()
         if self._holder is task:
+            await self._pause()
             yield
             return
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            _check_free(self._loop)
+            self._loop, self._sending = loop, asyncio.Lock()
         self._senders += 1
         try:
             async with self._sending:
                 self._holder = task
                 try:
+                    await self._pause()
                     yield
                 finally:
                     self._holder = None
         finally:
             self._senders -= 1
+
+    async def _pause(self) -> None:
+        """Let other tasks run, when it is their turn."""
+        if self._send_turn < 0:
+            self._send_turn = _TURN
+            await asyncio.sleep(0)
 
     def _show(self) -> None:
         """Show the driver what was pushed; inside `gather`, only once it is much."""
@@ -310,41 +362,49 @@ class AsyncSession:
             self._flush()
 
     def _flush(self) -> None:
-        """With an inline engine: move what is in the ring to the host, the rest a little later."""
-        session = self._session
-        if not session._inline:
-            if self._producer.ended:
-                raise session._end_error(SessionClosed(EndReason.DRIVER_ENDED))
+        """With an inline engine: move what is in the ring to the host, as soon as it takes it."""
+        if self._inline:
+            result = self._device.pump_to_host(SEND_BUDGET)
+            if result == StepResult.IDLE:
+                return
+            if result != StepResult.OVER:
+                if self._rest is None:
+                    self._rest = asyncio.ensure_future(self._flush_rest())
+                return
+        elif not self._producer.ended:
             return
-        result = self._device.pump_to_host(SEND_BUDGET)
-        if result == StepResult.OVER:
-            raise session._end_error(SessionClosed(EndReason.DRIVER_ENDED))
-        if result in UNFINISHED:
-            asyncio.get_running_loop().call_later(ROOM_LOOK, self._flush_later)
+        raise self._session._end_error(SessionClosed(EndReason.DRIVER_ENDED))
 
-    def _flush_later(self) -> None:
-        with suppress(SessionClosed):  # who calls next learns of it
-            self._flush()
+    async def _flush_rest(self) -> None:
+        try:
+            while (result := self._device.pump_to_host(SEND_BUDGET)) in UNFINISHED:
+                if result == StepResult.MORE:
+                    await asyncio.sleep(0)
+                else:
+                    await self._wait(self._room)
+        except SessionClosed:
+            pass  # who calls next learns of it
+        finally:
+            self._rest = None
 
     async def _await_room(self) -> None:
         """Return once there may be more room than there was."""
-        session = self._session
         self._producer.submit()
-        self._device.pump_to_host(SEND_BUDGET)
-        space = session._space
-        if session._inline or space is None:
+        if self._inline:
+            self._flush()
+            if self._rest is None:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait([self._rest])
+        elif self._session._space is None:
             await asyncio.sleep(ROOM_LOOK)
         elif self._producer.arm():
-            if self._room is None:
-                self._room = _Watch((space.fileno(), select.EPOLLIN))
             try:
-                await self._room.wait()
+                await self._wait(self._room)
+            except SessionClosed as error:
+                raise self._session._end_error(error) from None
             finally:
                 self._producer.disarm()
-        try:
-            session._check_running()
-        except SessionClosed as error:
-            raise session._end_error(error) from None
 
     # ---- the rest -------------------------------------------------------------------------------
 
@@ -367,9 +427,8 @@ class AsyncSession:
 
     def _close(self, reason: EndReason) -> None:
         self._session._close(reason)
-        for watch in (self._arrivals, self._room):
-            if watch is not None:
-                watch.close()
+        self._arrivals.close()
+        self._room.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -386,14 +445,13 @@ class AsyncSession:
         return f"<Async{repr(self._session)[1:]}"
 
     def __del__(self) -> None:
-        if hasattr(self, "_arrivals"):  # else it never began
+        if hasattr(self, "_room"):  # else it never began
             self._arrivals.close()
-            if self._room is not None:
-                self._room.close()
+            self._room.close()
 
 
 class _Batches:
-    """The batches of a session, each released before the next."""
+    """The batches of a session, each released before the next, and with the iterator."""
 
     def __init__(self, session: AsyncSession, max_packets: int) -> None:
         self._session = session
@@ -404,15 +462,25 @@ class _Batches:
         return self
 
     async def __anext__(self) -> Batch:
-        if self._batch is not None:
-            self._batch.release()
-            self._batch = None
+        self._release()
         try:
             self._batch = await self._session.receive_many(self._max_packets)
         except SessionClosed:
             self._session._end_iteration()
             raise
         return self._batch
+
+    async def aclose(self) -> None:
+        """Release the last batch; for ``contextlib.aclosing``."""
+        self._release()
+
+    def _release(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.release()
+
+    def __del__(self) -> None:
+        self._release()
 
 
 class _Watch:
@@ -423,68 +491,99 @@ class _Watch:
     waits for takes the epoll out of the loop: who does not wait is not woken.
     """
 
-    def __init__(self, *descriptors: tuple[int, int]) -> None:
-        self._epoll = select.epoll()
+    def __init__(self, *sources: tuple[FileDescriptorLike | None, int]) -> None:
+        """For these ``EPOLL…`` events of each that is there."""
+        self._sources = [(source, events) for source, events in sources if source is not None]
+        self._epoll: select.epoll | None = None  # made by the first wait
         self._loop: asyncio.AbstractEventLoop | None = None  # in which it is watched
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        for descriptor, events in descriptors:
-            self.add(descriptor, events)
-
-    def add(self, descriptor: int, events: int) -> None:
-        """Wait for these ``EPOLL…`` events of the descriptor too."""
-        self._epoll.register(descriptor, events | select.EPOLLET)
+        self._moving = threading.RLock()  # into the loop, or out of it
 
     async def wait(self) -> None:
-        """Return after an edge since the last wait, or the close."""
+        """Return after an edge since the last wait, or the close.
+
+        Raises `SessionClosed` after that; ``OSError`` or ``ValueError`` where a descriptor is gone.
+        """
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._move_to(loop)
-        self._waiter = loop.create_future()
+        self._waiter = loop.create_future()  # first, for a close that comes from a signal's handler
         try:
+            if self._loop is not loop:
+                self._move_to(loop)
             await self._waiter
         finally:
             self._waiter = None
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._closed:
-            raise SessionClosed
-        if self._loop is not None and not self._loop.is_closed():
-            raise RuntimeError("this session is used in another event loop")
-        loop.add_reader(self._epoll.fileno(), self._ready)
-        self._loop = loop
+        with self._moving:
+            if self._closed:
+                raise SessionClosed
+            _check_free(self._loop)
+            if self._epoll is None:
+                self._epoll = self._make_epoll()
+                _watches.add(self)
+            self._loop = loop
+            loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def _make_epoll(self) -> select.epoll:
+        epoll = select.epoll()
+        try:
+            for source, events in self._sources:
+                epoll.register(source, events | select.EPOLLET)
+        except BaseException:
+            epoll.close()
+            raise
+        return epoll
 
     def _ready(self) -> None:
         if self._waiter is None:
             self._leave_loop()
             return
+        assert self._epoll is not None
         self._epoll.poll(0)  # the edges are known now
         if not self._waiter.done():
             self._waiter.set_result(None)
 
     def _leave_loop(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._epoll.fileno())
-        self._loop = None
+        with self._moving:
+            loop, self._loop = self._loop, None
+            if loop is not None and not loop.is_closed():
+                assert self._epoll is not None
+                loop.remove_reader(self._epoll.fileno())
 
     def close(self) -> None:
         """Wake who waits, and give the epoll back; from any thread. Idempotent."""
-        loop = self._loop
+        with self._moving:
+            self._closed = True
+            loop = self._loop
         if loop is not None and loop.is_running() and loop is not _running_loop():
             with suppress(RuntimeError):  # it was closed just now
-                loop.call_soon_threadsafe(self._close)
+                loop.call_soon_threadsafe(self._give_back)
                 return
-        self._close()
+        self._give_back()
 
-    def _close(self) -> None:
-        if self._closed:
+    def _give_back(self) -> None:
+        if self._epoll is None or self._epoll.closed:
             return
-        self._closed = True
         self._leave_loop()
         self._epoll.close()
         if self._waiter is not None and not self._waiter.done():
             with suppress(RuntimeError):  # its loop is closed
                 self._waiter.set_result(None)
+
+    def _abandon(self) -> None:
+        """In a forked child: the loop's registrations are the parent's too."""
+        self._moving = threading.RLock()
+        self._closed = True
+        self._loop = self._waiter = None
+        if self._epoll is not None:
+            self._epoll.close()
+
+
+def _check_free(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Raises ``RuntimeError`` while this loop, which is another one, may still need the session."""
+    if loop is not None and not loop.is_closed():
+        raise RuntimeError("this session is used in another event loop, which is not closed")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -492,3 +591,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+_watches: weakref.WeakSet[_Watch] = weakref.WeakSet()
+
+
+def _abandon_watches() -> None:
+    for watch in list(_watches):
+        watch._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_watches)

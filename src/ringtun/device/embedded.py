@@ -78,17 +78,18 @@ class EmbeddedDevice:
             raise RegistrationError(
                 _ERRNO[refusal.status], str(refusal), refusal.status
             ) from refusal
+        self._engine = self._handle.engine
 
     def pump_to_client(self, budget: int) -> int:
         """See `ringtun.device.Device`."""
         if self._inline:
-            return self._handle.engine.step_to_client(budget)
+            return self._engine.step_to_client(budget)
         return StepResult.IDLE
 
     def pump_to_host(self, budget: int) -> int:
         """See `ringtun.device.Device`."""
         if self._inline:
-            return self._handle.engine.step_to_host(budget)
+            return self._engine.step_to_host(budget)
         return StepResult.IDLE
 
     def end_reason(self) -> EndReason:

@@ -7,15 +7,20 @@ import functools
 import gc
 import os
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from ringtun.aio import AsyncSession
 from ringtun.errors import AdapterBusy, ConcurrencyError, EndReason, SessionClosed
 from ringtun.testing.conformance.peer import AsyncBackend, packet
+
+if TYPE_CHECKING:
+    from ringtun.ring import Batch
 
 __all__ = ["AsyncSessionConformance"]
 
@@ -118,6 +123,46 @@ class AsyncSessionConformance:
                 await session.receive_many(0)
 
     @in_loop
+    async def test_a_batch_goes_with_its_loop(self, backend: AsyncBackend) -> None:
+        """However the loop ends; while the names in it live on."""
+        async with backend.start_session() as session:
+            for number in range(6):
+                backend.host.send(packet(number))
+
+            taken: list[Batch] = []
+            async for batch in session.batches(1):
+                taken.append(batch)
+                break
+            assert_released(taken.pop())
+            with pytest.raises(KeyError):
+                async for batch in session.batches(1):
+                    taken.append(batch)
+                    raise KeyError
+            assert_released(taken.pop())
+
+            async def hold() -> None:
+                async for batch in session.batches(1):
+                    taken.append(batch)
+                    await asyncio.Event().wait()
+
+            holder = await waiting(hold())
+            while not taken:
+                await asyncio.sleep(0)
+            holder.cancel()
+            await asyncio.wait([holder])
+            assert_released(taken[0])
+
+            async with aclosing(session.batches(1)) as batches:
+                last = await anext(batches)
+            assert_released(last)
+            batches = session.batches(1)
+            earlier = await anext(batches)
+            last = await anext(batches)
+            assert_released(earlier)
+            assert bytes(last[0]) == packet(5)
+            await batches.aclose()
+
+    @in_loop
     async def test_forwards_batches(self, backend: AsyncBackend) -> None:
         async with backend.start_session() as session:
             for number in range(50):
@@ -194,26 +239,42 @@ class AsyncSessionConformance:
 
     @in_loop
     async def test_a_cancelled_receive_takes_nothing(self, backend: AsyncBackend) -> None:
-        """Cancelled at random moments, while packets come: all arrive, in order, once."""
+        """At random moments, or timed out, while packets come: all arrive, in order, once."""
         chance = random.Random(1)
         async with backend.start_session() as session:
             got: list[bytes] = []
+            ways = [
+                receive_one, receive_next, receive_batch, receive_next_batch, receive_in_time,
+                receive_before_its_timeout,
+            ]  # fmt: skip
             sent = 0
-            while len(got) < 200:
-                for _ in range(chance.randrange(3)):
+            while len(got) < 400:
+                for _ in range(chance.randrange(4)):
                     backend.host.send(packet(sent))
                     sent += 1
-                receiver = asyncio.ensure_future(session.receive())
-                for _ in range(chance.randrange(4)):
+                receiver = asyncio.ensure_future(chance.choice(ways)(session, got))
+                for _ in range(chance.randrange(6)):
                     await asyncio.sleep(0)
                 receiver.cancel()
-                try:
-                    got.append(await receiver)
-                except asyncio.CancelledError:
-                    continue
+                await asyncio.wait([receiver])
             while len(got) < sent:
                 got.append(await soon(session.receive()))
             assert got == [packet(number) for number in range(sent)]
+            assert session.statistics().pinned == 0
+
+    @in_loop
+    async def test_a_second_receiver_is_refused_whatever_came(self, backend: AsyncBackend) -> None:
+        """Also before the one that waits has its packet."""
+        async with backend.start_session() as session:
+            receiver = await waiting(session.receive())
+            backend.host.send(packet(1))
+            with pytest.raises(ConcurrencyError):
+                await session.receive()
+            with pytest.raises(ConcurrencyError):
+                await anext(session)
+            with pytest.raises(ConcurrencyError):
+                await session.receive_many()
+            assert await soon(receiver) == packet(1)
 
     @in_loop
     async def test_a_second_receiver_is_refused(self, backend: AsyncBackend) -> None:
@@ -298,6 +359,7 @@ class AsyncSessionConformance:
 
             loop = asyncio.get_running_loop()
             if watch._loop is not None:
+                assert watch._epoll is not None
                 loop.remove_reader(watch._epoll.fileno())
                 loop.add_reader(watch._epoll.fileno(), count)
             for number in range(200):
@@ -306,6 +368,29 @@ class AsyncSessionConformance:
             assert wakes <= 2
             for number in range(200):
                 assert await soon(session.receive()) == packet(number)
+
+    @in_loop
+    async def test_wakes_once_a_batch(self, backend: AsyncBackend) -> None:
+        """20 bursts of 50 packets: a wake-up each; a driver's own threads may need a few more."""
+        async with backend.start_session() as session:
+            wakes, ready = 0, session._arrivals._ready
+
+            def count() -> None:
+                nonlocal wakes
+                wakes += 1
+                ready()
+
+            session._arrivals._ready = count  # type: ignore[method-assign]
+            number = 0
+            for _ in range(20):
+                receiver = await waiting(session.receive())
+                for burst in range(50):
+                    backend.host.send(packet(number + burst))
+                assert await soon(receiver) == packet(number)
+                for burst in range(1, 50):
+                    assert await soon(session.receive()) == packet(number + burst)
+                number += 50
+            assert wakes <= 20 * 5
 
     # ---- senders --------------------------------------------------------------------------------
 
@@ -339,6 +424,56 @@ class AsyncSessionConformance:
             await asyncio.wait(others)
             assert others[1].cancelled()
             for number in (8, 0, 2):
+                assert backend.host.receive(SOON) == packet(number)
+
+    @in_loop
+    async def test_cancelled_senders_send_nothing(self, backend: AsyncBackend) -> None:
+        """At random moments: what went out is what was not cancelled, in order."""
+        chance = random.Random(2)
+        async with backend.start_session() as session:
+            total = 0
+            for turn in range(0, 500, 5):
+                done: list[int] = []
+                ways = [chance.choice([send_one, send_slot, send_gathered]) for _ in range(5)]
+                senders = [
+                    asyncio.ensure_future(way(session, turn + i, done))
+                    for i, way in enumerate(ways)
+                ]
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+                for sender in chance.sample(senders, 2):
+                    sender.cancel()
+                await asyncio.wait(senders)
+                total += len(done)
+                assert session.try_send(packet(1000))
+                for number in (*done, 1000):
+                    assert backend.host.receive(SOON) == packet(number)
+            assert total >= 300
+
+    @in_loop
+    async def test_a_cancelled_block_gives_its_turn_back(self, backend: AsyncBackend) -> None:
+        """Cancelled inside, and on the way in."""
+        async with backend.start_session() as session:
+
+            async def gather_for_ever() -> None:
+                async with session.gather():
+                    await session.send(packet(0))
+                    await asyncio.Event().wait()
+
+            async def reserve_for_ever() -> None:
+                async with session.reserve(64) as slot:
+                    slot.view[:] = packet(9)
+                    await asyncio.Event().wait()
+
+            for work in (gather_for_ever, reserve_for_ever):
+                inside = await waiting(work())
+                on_the_way = [await waiting(work()) for work in (gather_for_ever, reserve_for_ever)]
+                for task in (*on_the_way, inside):
+                    task.cancel()
+                await asyncio.wait([*on_the_way, inside])
+                assert session.try_send(packet(1)), "nobody has the turn any more"
+                await soon(session.send(packet(2)))
+            for number in (0, 1, 2, 1, 2):
                 assert backend.host.receive(SOON) == packet(number)
 
     @in_loop
@@ -394,6 +529,44 @@ class AsyncSessionConformance:
         with pytest.raises(SessionClosed) as caught:
             await soon(receiver)
         assert caught.value.reason is EndReason.CLOSED
+
+    @in_loop
+    async def test_close_at_any_moment(self, backend: AsyncBackend) -> None:
+        """From another thread, while a task begins to wait: it ends, whichever was first."""
+        for _ in range(50):
+            session = backend.start_session()
+            closing = threading.Thread(target=session.close)
+            closing.start()
+            receiver = asyncio.ensure_future(session.receive())
+            with pytest.raises(SessionClosed) as caught:
+                await soon(receiver)
+            assert caught.value.reason is EndReason.CLOSED
+            closing.join()
+
+    @in_loop
+    async def test_the_end_of_the_block_is_the_end_of_the_session(
+        self, backend: AsyncBackend
+    ) -> None:
+        """By an error, or because the task was cancelled: who waits in it is woken."""
+        for end in (KeyError(), asyncio.CancelledError()):
+            with pytest.raises(type(end)):
+                async with backend.start_session() as session:
+                    receiver = await waiting(session.receive())
+                    raise end
+            with pytest.raises(SessionClosed):
+                await soon(receiver)
+
+        async def use() -> None:
+            async with backend.start_session() as session:
+                await session.receive()
+
+        user = await waiting(use())
+        user.cancel()
+        await asyncio.wait([user])
+        assert user.cancelled()
+        async with backend.start_session() as session:
+            backend.host.send(packet(1))
+            assert await soon(session.receive()) == packet(1)
 
     @in_loop
     async def test_close_wakes_senders(self, backend: AsyncBackend) -> None:
@@ -512,6 +685,122 @@ class AsyncSessionConformance:
         assert (counted.received_packets, counted.received_bytes) == (1, 100)
         assert (counted.sent_packets, counted.sent_bytes) == (1, 200)
         assert counted.discards.total == 0
+
+    # ---- one loop after the other ---------------------------------------------------------------
+
+    def test_two_loops_one_after_the_other(self, backend: AsyncBackend) -> None:
+        """What was left waiting, or queueing, in the first one is not in the way of the second."""
+        session = backend.start_session()
+
+        async def use(number: int) -> None:
+            left = [asyncio.ensure_future(session.receive())]
+            backend.host.send(packet(number))
+            assert await soon(left[0]) == packet(number)
+            async with session.gather():
+                others = [asyncio.ensure_future(session.send(packet(i))) for i in (1, 2)]
+                await asyncio.sleep(0)
+                await session.send(packet(0))
+            await asyncio.gather(*others)
+            for i in range(3):
+                assert backend.host.receive(SOON) == packet(i)
+            left.append(await waiting(session.receive()))
+
+        for number in range(3):
+            with asyncio.Runner(loop_factory=self.new_event_loop) as runner:
+                runner.run(asyncio.wait_for(use(number), SOON))
+        session.close()
+
+    def test_the_session_outlives_its_loop(self, backend: AsyncBackend) -> None:
+        """A loop that ends under a task that waits: the session can be closed all the same."""
+        session = backend.start_session()
+        loop = self.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # it says that the task is still pending
+        receiver = loop.run_until_complete(waiting(session.receive()))
+        loop.close()
+        session.close()
+        assert session.statistics().pinned == 0
+        del receiver
+        gc.collect()
+
+    def test_a_fork_leaves_the_parents_loop_alone(self, backend: AsyncBackend) -> None:
+        with asyncio.Runner(loop_factory=self.new_event_loop) as runner:
+            session = backend.start_session()
+            receiver = runner.get_loop().create_task(session.receive())
+
+            async def begin() -> None:
+                while receiver._fut_waiter is None:  # type: ignore[attr-defined]
+                    await asyncio.sleep(0)
+
+            runner.run(begin())
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    session.try_send(packet(1))
+                except SessionClosed as error:
+                    status = 0 if error.reason is EndReason.FORKED else 2
+                    session.close()
+                finally:
+                    os._exit(status)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            backend.host.send(packet(2))
+            assert runner.run(soon(receiver)) == packet(2)
+            session.close()
+
+
+async def receive_one(session: AsyncSession, got: list[bytes]) -> None:
+    got.append(await session.receive())
+
+
+async def receive_next(session: AsyncSession, got: list[bytes]) -> None:
+    async for one in session:
+        got.append(one)
+
+
+async def receive_batch(session: AsyncSession, got: list[bytes]) -> None:
+    with await session.receive_many(2) as batch:
+        got.extend(bytes(view) for view in batch)
+
+
+async def receive_next_batch(session: AsyncSession, got: list[bytes]) -> None:
+    async for batch in session.batches(2):
+        got.extend(bytes(view) for view in batch)
+
+
+async def receive_in_time(session: AsyncSession, got: list[bytes]) -> None:
+    got.append(await asyncio.wait_for(session.receive(), SOON))
+
+
+async def receive_before_its_timeout(session: AsyncSession, got: list[bytes]) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            got.append(await session.receive())
+
+
+async def send_one(session: AsyncSession, number: int, done: list[int]) -> None:
+    await session.send(packet(number))
+    done.append(number)
+
+
+async def send_slot(session: AsyncSession, number: int, done: list[int]) -> None:
+    async with session.reserve(1400) as slot:
+        await asyncio.sleep(0)
+        slot.view[:64] = packet(number)
+        slot.commit(64)
+        done.append(number)
+
+
+async def send_gathered(session: AsyncSession, number: int, done: list[int]) -> None:
+    async with session.gather():
+        await asyncio.sleep(0)
+        await session.send(packet(number))
+        done.append(number)
+
+
+def assert_released(batch: Batch) -> None:
+    with pytest.raises(ValueError, match="released"):
+        len(batch)
 
 
 T = TypeVar("T")
