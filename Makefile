@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 
 NATIVE := setup.py pyproject.toml src/ringtun/_native.pyx $(wildcard src/ringtun/native/*)
 
-.PHONY: help demo test soak check lint types format bench clean
+.PHONY: help demo test docs soak check lint types format bench clean
 
 help:
 	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
 	@echo "make test    run the tests"
-	@echo "make check   all that CI runs: format, lint, types, tests"
+	@echo "make docs    build the documentation into build/docs"
+	@echo "make check   all that CI runs: format, lint, types, documentation, tests"
 	@echo "make soak    the long tests"
 	@echo "make bench   measure, beside the baselines (ROWS= and ROUNDS= select)"
 	@echo "make format  format the code"
@@ -26,7 +27,11 @@ test: build/ready build/ready-to-test
 soak: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -m soak
 
-check: lint types test
+docs: build/ready-to-document
+	$(BIN)/sphinx-build -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+check: lint types docs test
 
 lint: build/ready
 	$(BIN)/ruff format --check .
@@ -57,6 +62,10 @@ build/ready: $(NATIVE) scripts/need.sh
 build/ready-to-test: scripts/need.sh
 	@scripts/need.sh test
 	@mkdir -p build && touch $@
+
+build/ready-to-document: build/ready
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation -e ".[docs]"
+	@touch $@
 
 clean:
 	rm -rf build $(VENV) src/ringtun/_native.c src/ringtun/*.so src/*.egg-info

@@ -97,8 +97,6 @@ class Slot:
 
         Raises ``BufferError`` while a slice of the view lives; nothing was pushed then.
         """
-    def close(self) -> None:
-        """End the session, wait for the threads, let the memory go. More than once is fine."""
     def abandon(self) -> None:
         """Push nothing. While a slice of the view lives, the ring stays held."""
 
@@ -157,7 +155,8 @@ class Batch(Sequence[memoryview]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Give the packets' room back to the ring. More than once is fine."""
 
 class ImpairedQueue:
     """The queue of an impaired `Link`, by itself; the times, in nanoseconds, are its caller's.

@@ -861,6 +861,7 @@ cdef class Batch:
         self.release()
 
     def release(self):
+        """Give the packets' room back to the ring. More than once is fine."""
         cdef Py_ssize_t pinned
         if self.span == NULL or self.span.released:
             return

@@ -21,6 +21,7 @@ class AdapterInfo:
     """An adapter as it was at one moment; from `list_adapters` or `Adapter.info`."""
 
     name: str
+    """The interface's name."""
     ifindex: int
     """The interface's index in its network namespace."""
     guid: uuid.UUID | None

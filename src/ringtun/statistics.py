@@ -49,10 +49,13 @@ class Statistics:
     received_packets: int = 0
     """From the host into the ring, for the program to receive."""
     received_bytes: int = 0
+    """Of those packets."""
     sent_packets: int = 0
     """From the ring to the host, which took them."""
     sent_bytes: int = 0
+    """Of those packets."""
     discards: Discards = field(default_factory=Discards)
+    """What went nowhere, by reason."""
     send_full: int = 0
     """Times that ``try_send`` found no room."""
     pinned: int = 0

@@ -33,7 +33,7 @@ def far_end(name: str, *, netns: str | None = None) -> Adapter:
     would have its network stack, the test has this. Close it. When the adapter goes, what is sent
     here is dropped.
 
-    Raises `AdapterNotFound` where there is no such adapter (yet).
+    Raises `ringtun.AdapterNotFound` where there is no such adapter (yet).
     """
     arguments.check_name(name)
     arguments.check_netns(netns)
