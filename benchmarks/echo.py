@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.child import Child, compiled, program
-from benchmarks.forward import configure, pytun_lacks
+from benchmarks.forward import configure, pytun_lacks, uvloop_lacks
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 from benchmarks.run import summarize
 from ringtun.testing.netns import NetworkNamespace
@@ -95,6 +95,8 @@ def rows(seconds: float) -> list[Row]:
         ("python-pytun", "python-pytun", program("echo_pytun", "left"), pytun_lacks()),
         ("inline", "ringtun", program("echo_ringtun", "inline", "left"), ""),
         ("thread", "ringtun, threads", program("echo_ringtun", "thread", "left"), ""),
+        ("asyncio", "ringtun in asyncio", program("echo_asyncio", "asyncio", "left"), ""),
+        ("uvloop", "ringtun in uvloop", program("echo_asyncio", "uvloop", "left"), uvloop_lacks()),
     ]
     return [
         Row(

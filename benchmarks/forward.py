@@ -15,7 +15,7 @@ from benchmarks.child import Child, compiled, program
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 from ringtun.testing.netns import NetworkNamespace
 
-__all__ = ["configure", "pytun_lacks", "rows"]
+__all__ = ["configure", "pytun_lacks", "rows", "uvloop_lacks"]
 
 _TXQUEUELEN = 5000  # packets, the same for all: ringtun's own default
 _IPERF = (
@@ -37,6 +37,8 @@ class Forwarder:
     about: str
     command: Callable[[str, str], list[str]]
     lacks: str = ""
+    only_tcp: bool = False
+    """Measured with one TCP stream, and no other flow."""
 
 
 def forwarders() -> list[Forwarder]:
@@ -51,7 +53,27 @@ def forwarders() -> list[Forwarder]:
         ),
         Forwarder("gathered", "ringtun, packets gathered", partial(program, "forward_gather")),
         Forwarder("packet", "ringtun, packet by packet", partial(program, "forward_packet")),
+        *(
+            Forwarder(
+                f"{loop}-{name}",
+                f"ringtun in {loop}, {about}",
+                partial(program, "forward_asyncio", way, loop),
+                uvloop_lacks() if loop == "uvloop" else "",
+                only_tcp=(loop, name) != ("asyncio", "packet"),
+            )
+            for loop in ("asyncio", "uvloop")
+            for name, way, about in (
+                ("batch", "batch", "batches"),
+                ("gathered", "gather", "packets gathered"),
+                ("packet", "packet", "packet by packet"),
+            )
+        ),
     ]
+
+
+def uvloop_lacks() -> str:
+    """What uvloop's rows lack here."""
+    return "" if importlib.util.find_spec("uvloop") else "pip install uvloop"
 
 
 def pytun_lacks() -> str:
@@ -183,6 +205,7 @@ _TCP_TARGETS = {
         Target(1.0, against=_OTHERS),
     ),
     "gathered": (Target(1.2, 1.5, against=("c-plain",)),),
+    **dict.fromkeys(("asyncio-packet", "uvloop-packet"), (Target(1.0, 1.2, against=("c-plain",)),)),
 }
 _UDP64_TARGETS = {"batch-inline": (Target(1.0, against=("c-plain",)),)}
 
@@ -195,13 +218,14 @@ def rows(seconds: float) -> list[Row]:
         _row(flow, forwarder, seconds / 2 if flow.udp_size else seconds, lacks)
         for flow in FLOWS
         for forwarder in carriers
+        if flow.case == "F.tcp" or not forwarder.only_tcp
     ]
 
 
 def _row(flow: Flow, forwarder: Forwarder, seconds: float, lacks: str) -> Row:
     udp = flow.udp_size > 0
     targets = _TCP_TARGETS if not udp else _UDP64_TARGETS if flow.udp_size == 64 else {}
-    baseline = "c-offload" if forwarder.name.startswith("batch") and not udp else "c-plain"
+    baseline = "c-offload" if "batch" in forwarder.name and not udp else "c-plain"
     return Row(
         flow.case,
         forwarder.name,

@@ -7,6 +7,7 @@ import subprocess
 from functools import partial
 
 from benchmarks.child import Child, compiled, program
+from benchmarks.forward import uvloop_lacks
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 
 __all__ = ["rows"]
@@ -31,7 +32,15 @@ _WAYS: list[tuple[str, str, float, tuple[Target, ...]]] = [
     ("write", "write, bytes", 1 * _M, (Target(1.5, 3, scale="slice", scale_from=_SLICE_NS),)),
     ("push-list", f"push_many, a list of {_BATCH}", 2 * _M, ()),
     ("push-batch", f"push_many, a batch of {_BATCH}", 4 * _M, ()),
+    ("asyncio", "a session's task, packet by packet", 1 * _M, ()),
+    ("asyncio-batches", f"a session's task, batches of {_BATCH}", 4 * _M, ()),
+    ("uvloop", "the same in uvloop, packet by packet", 1 * _M, ()),
 ]
+_PROGRAMS = {  # other than `ring`, with the way's name
+    "asyncio": ("ring_asyncio", "asyncio", "receive"),
+    "asyncio-batches": ("ring_asyncio", "asyncio", "batches"),
+    "uvloop": ("ring_asyncio", "uvloop", "receive"),
+}
 
 
 def measure_loop(size: int, packets: int) -> Sample:
@@ -58,7 +67,8 @@ def measure_slice(count: int) -> Sample:
 
 
 def _ask(way: str, size: int, packets: int) -> Sample:
-    with Child(program("ring", way, str(size), str(packets), str(_BATCH))) as side:
+    command = _PROGRAMS.get(way, ("ring", way))
+    with Child(program(*command, str(size), str(packets), str(_BATCH))) as side:
         side.tell("go")
         said: Sample = json.loads(side.line(_TIMEOUT))
         return said
@@ -97,6 +107,7 @@ def rows(seconds: float) -> list[Row]:
                 partial(measure_way, name, size, max(1000, round(rate * seconds))),
                 baseline="c-loop",
                 targets=targets if size == 64 else (),
+                lacks=uvloop_lacks() if name == "uvloop" else "",
             )
             for name, about, rate, targets in _WAYS
         )

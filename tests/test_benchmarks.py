@@ -216,8 +216,9 @@ def test_what_is_answered() -> None:
 @pytest.mark.kernel
 def test_a_short_run(tmp_path: Path) -> None:
     rows = ["E.udp-same.c-plain", "E.udp-same.inline", "R.64.views", "R.64.push-batch", "I.inline"]
+    rows += ["E.udp-same.uvloop", "R.64.asyncio"]
     if shutil.which("iperf3"):
-        rows += ["F.tcp.c-plain", "F.udp64.batch-inline"]
+        rows += ["F.tcp.c-plain", "F.tcp.asyncio-gathered", "F.udp64.batch-inline"]
     command = [
         sys.executable, "-m", "benchmarks", "--rows", ",".join(rows), "--rounds", "1",
         "--seconds", "0.1", "--json", str(tmp_path / "bench.json"),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
+import importlib
 import os
 import signal
 import struct
 import threading
 import traceback
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal
 
 import ringtun
 from ringtun.host.namespace import Namespace
 
-__all__ = ["NAME", "Pump", "end_with_parent", "open_tun", "run", "session"]
+if TYPE_CHECKING:
+    from ringtun.aio import AsyncSession
+
+__all__ = [
+    *("NAME", "Pump", "async_session", "end_with_parent", "new_loop", "open_tun", "run"),
+    *("run_loop", "session"),
+]
 
 Pump = Literal["inline", "thread"]
 
@@ -33,9 +41,18 @@ def end_with_parent() -> None:
 
 def session(netns: str, pump: Pump = "inline") -> ringtun.Session:
     """A session on a new adapter of ringtun's in a namespace; addresses are the caller's."""
+    return _adapter(netns).start_session(pump=pump)
+
+
+def async_session(netns: str) -> AsyncSession:
+    """`session`, for asyncio."""
+    return _adapter(netns).start_async_session()
+
+
+def _adapter(netns: str) -> ringtun.Adapter:
     adapter = ringtun.create_adapter(NAME, netns=netns, mtu=1500)
     _adapters.append(adapter)
-    return adapter.start_session(pump=pump)
+    return adapter
 
 
 def open_tun(netns: str) -> int:
@@ -68,3 +85,19 @@ def _serve(work: Callable[[], None]) -> None:
     except BaseException:
         traceback.print_exc()
     os._exit(1)
+
+
+def run_loop(kind: str, work: Coroutine[Any, Any, None]) -> None:
+    """`run`, in an event loop: "asyncio" or "uvloop"."""
+
+    def serve() -> None:
+        with asyncio.Runner(loop_factory=lambda: new_loop(kind)) as runner:
+            runner.run(work)
+
+    run(serve)
+
+
+def new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """An event loop of that kind."""
+    loop: asyncio.AbstractEventLoop = importlib.import_module(kind).new_event_loop()
+    return loop

@@ -15,6 +15,7 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks.child import compiled
 from benchmarks.programs.process import end_with_parent
@@ -99,29 +100,33 @@ def start(way: str, size: int, packets: int, most: int) -> Callable[[], None]:
     fd = os.memfd_create("bench", os.MFD_CLOEXEC)
     os.ftruncate(fd, abi.ring_size(CAPACITY))
     memory = mmap.mmap(fd, abi.ring_size(CAPACITY))
+    if way in READING:
+        consumer = Consumer(memory, CAPACITY)
+        work = partial(READING[way], consumer, packets, most)
+    else:
+        producer = Producer(memory, CAPACITY)
+        work = partial(WRITING[way], producer, packets, [b"\x45" + bytes(size - 1)] * most)
+    mode = "produce" if way in READING else "consume"
+    return start_peer(mode, size, packets, most, fd, work=work)
+
+
+def start_peer(
+    mode: str, size: int, packets: int, most: int, memfd: int, event: int = -1, *,
+    work: Callable[[], None],
+) -> Callable[[], None]:  # fmt: skip
+    """Start the C loop, ``work`` being this end's part; returns one run of both."""
     peer = subprocess.Popen(
         compiled(
-            "ring_peer", "produce" if way in READING else "consume",
+            "ring_peer", mode,
             f"--capacity={CAPACITY}", f"--size={size}", f"--packets={packets}", f"--batch={most}",
-            f"--memfd={fd}",
+            f"--memfd={memfd}", *([f"--event={event}"] if event >= 0 else []),
         ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
-        pass_fds=[fd],
+        pass_fds=[fd for fd in (memfd, event) if fd >= 0],
     )  # fmt: skip
     separate(peer.pid)
-    if way in READING:
-        consumer = Consumer(memory, CAPACITY)
-
-        def work() -> None:
-            READING[way](consumer, packets, most)
-    else:
-        producer = Producer(memory, CAPACITY)
-        content = [b"\x45" + bytes(size - 1)] * most
-
-        def work() -> None:
-            WRITING[way](producer, packets, content)
 
     def run() -> None:
         assert peer.stdin is not None
@@ -148,19 +153,24 @@ def slice_ns(count: int) -> float:
     return timeit.timeit(code, number=count, globals={"view": view}) / count * 1e9
 
 
-def main(way: str, size: int, packets: int, most: int) -> None:
-    end_with_parent()
-    run = start(way, size, packets, most) if way != "slice" else lambda: None
+def answer(run: Callable[[], None], packets: int) -> None:
+    """A first run, then one for each line of standard input."""
     run()
     print("ready", flush=True)
     for _ in sys.stdin:
-        if way == "slice":
-            said = {"ns": slice_ns(packets)}
-        else:
-            before = time.perf_counter()
-            run()
-            said = {"rate": packets / (time.perf_counter() - before)}
-        print(json.dumps(said), flush=True)
+        before = time.perf_counter()
+        run()
+        print(json.dumps({"rate": packets / (time.perf_counter() - before)}), flush=True)
+
+
+def main(way: str, size: int, packets: int, most: int) -> None:
+    end_with_parent()
+    if way != "slice":
+        answer(start(way, size, packets, most), packets)
+        return
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"ns": slice_ns(packets)}), flush=True)
 
 
 if __name__ == "__main__":
