@@ -254,7 +254,7 @@ class Adapter:
     ) -> AsyncSession:
         """`start_session` for asyncio: ``async with adapter.start_async_session() as session``.
 
-        It belongs to the event loop in which it first waits.
+        It belongs to the event loop in which it first waits, until that is closed.
         """
         from ringtun.aio import AsyncSession
 

@@ -95,8 +95,7 @@ class AsyncSession:
 
     def try_receive(self) -> bytes | None:
         """Take a packet if there is one; None otherwise. Never waits."""
-        self._check_receiver()
-        return self._session.try_receive()
+        return self._take(self._session.try_receive)
 
     async def receive_many(self, max_packets: int = 256) -> Batch:
         """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
@@ -145,13 +144,9 @@ class AsyncSession:
         if self._session._reason is EndReason.CLOSED:
             raise StopAsyncIteration
 
-    def _check_receiver(self) -> None:
-        if self._receiving:
-            raise ConcurrencyError("another task receives from this session just now")
-
     def _take(self, take: Callable[[], T | None]) -> T | None:
         if self._receiving:
-            self._check_receiver()
+            raise ConcurrencyError("another task receives from this session just now")
         try:
             return take()
         except SessionClosed as error:
