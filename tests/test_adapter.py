@@ -10,6 +10,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -131,6 +132,21 @@ def test_spinning_receives() -> None:
             b.receive(0.001)
         a.send(packet(1))
         assert b.receive() == packet(1)
+
+
+def test_a_receive_behind_a_full_ring_does_not_spin() -> None:
+    """A batch that is held fills the ring, and the host has more: nothing tells of room."""
+    left, right = memory_link()
+    with left, right, left.start_session() as a, right.start_session(capacity=1 << 17) as b:
+        for number in range(200):
+            a.send(packet(number, 1400))
+        with b.receive_many(10_000) as held:
+            before = time.thread_time()
+            with pytest.raises(TimeoutError):
+                b.receive(0.3)
+            assert time.thread_time() - before < 0.1
+            count = len(held)
+        assert b.receive(1) == packet(count, 1400)
 
 
 def test_threads_of_the_engine() -> None:

@@ -200,6 +200,9 @@ class Session:
                 taken = take()
                 if taken is not None:
                     return taken
+                if result == StepResult.BLOCKED:  # batches that are not released fill the ring
+                    self._pause(deadline)
+                    continue
                 if result == StepResult.MORE:  # all that came was discarded
                     self._check_running()
                     if deadline is None or time.monotonic() < deadline:
@@ -423,6 +426,13 @@ class Session:
             if timeout <= 0:
                 raise TimeoutError(f"{what} in time")
         poll.poll(timeout)
+        self._check_running()
+
+    def _pause(self, deadline: float | None) -> None:
+        """Where nothing tells of what is awaited: until a little later, or the end."""
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError("no packet came in time")
+        _poll(self._stop, None).poll(ROOM_LOOK * 1000)
         self._check_running()
 
     def _check_running(self) -> None:
