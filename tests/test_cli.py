@@ -113,7 +113,7 @@ def test_a_wrong_command_line_exits_2(line: str) -> None:
         (["create", "vpn0", "--netns", "none"], "make it with: ip netns add none"),
         (["create", "vpn0", "--netns", "/etc/passwd"], "/etc/passwd is not a network namespace"),
         (["list", "--netns", "none"], "make it with: ip netns add none"),
-        (["show", "vpn0", "--netns", ""], "is not a network namespace"),
+        (["show", "vpn0", "--netns", ""], "nor a path"),
         (["doctor", "--netns", "none"], "make it with: ip netns add none"),
         (["echo", "--netns", "none"], "make it with: ip netns add none"),
         (["delete", "vpn0", "--netns", "none"], "make it with: ip netns add none"),

@@ -24,7 +24,13 @@ from ringtun.host import changes
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import links
 from ringtun.testing.conformance import AdapterConformance
-from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
+from tests.children import (
+    NOBODY,
+    ONE_USER_ONLY,
+    as_ordinary_user,
+    descriptors,
+    raised_in_child,
+)
 
 V4, OTHER_V4, SAME_NET_V4, V6 = map(
     ip_interface, ("10.7.0.1/24", "10.8.0.1/24", "10.7.0.2/24", "fd07::1/64")
@@ -71,6 +77,9 @@ def test_backends_have_names() -> None:
     for call in calls:
         with pytest.raises(ValueError, match='one of "embedded", "service", "memory"'):
             call("kernel")
+        for nothing in ("", 5):
+            with pytest.raises(ValueError, match="backend is None or one of"):
+                call(nothing)
         for name in ("service", "wintun-dll", "wintun-device"):
             with pytest.raises(ringtun.DriverUnavailable, match=f'"{name}" is not part of'):
                 call(name)
@@ -360,6 +369,62 @@ def test_nothing_stays_open() -> None:
     before, threads = descriptors(), threading.active_count()
     everything()
     assert (descriptors(), threading.active_count()) == (before, threads)
+
+
+# ---- what cannot be -----------------------------------------------------------------------------
+
+
+@pytest.mark.kernel
+def test_the_largest_numbers_that_are_taken_are_kept() -> None:
+    ids: dict[str, Any] = {} if ONE_USER_ONLY else {"owner": 0xFFFFFFFE, "group": 0x80000000}
+    with ringtun.create_adapter("vpn0", persist=True, txqueuelen=1 << 19, **ids) as adapter:
+        info = adapter.info()
+        assert info.txqueuelen == 1 << 19
+        if ids:
+            assert (info.owner, info.group) == (0xFFFFFFFE, 0x80000000)
+    with pytest.raises(ValueError, match="1 to 524288 packets"):
+        ringtun.create_adapter("vpn1", txqueuelen=(1 << 19) + 1)
+
+
+@pytest.mark.parametrize("backend", ["embedded", "memory"])
+@pytest.mark.parametrize("name", ["all", "default", "\ud800", ".."])
+def test_what_is_no_name_anywhere(name: str, backend: Any) -> None:
+    for call in (ringtun.create_adapter, ringtun.open_adapter, ringtun.delete_adapter):
+        with pytest.raises(ValueError, match="interface name"):
+            call(name, backend=backend)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("netns", ["", ".", "..", "a\0b", "/", "/dev/null", "/dev/tty", "\ud800"])
+def test_what_is_no_namespace(netns: str) -> None:
+    with pytest.raises(ValueError, match="(is not a network namespace|nor a path)$"):
+        ringtun.list_adapters(netns=netns)
+
+
+@pytest.mark.kernel
+def test_a_namespace_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for call in (ringtun.create_adapter, ringtun.open_adapter, ringtun.delete_adapter):
+        with pytest.raises(ValueError, match="is not a network namespace"):
+            call("vpn0", netns=str(tmp_path / "fifo"))
+
+
+def test_addresses_that_are_no_list() -> None:
+    for wrong in (5, ip_interface("10.7.0.1/24"), "10.7.0.1/24"):
+        with pytest.raises(TypeError, match="addresses is a list"):
+            ringtun.create_adapter("vpn0", addresses=wrong, backend="memory")  # type: ignore[arg-type]
+
+
+@pytest.mark.kernel
+def test_without_threads_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(OSError, match="can't start new thread.*ulimit -u") as caught:
+            ringtun.create_adapter("vpn0")
+        assert caught.value.errno == errno.EAGAIN
 
 
 # ---- rights -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ __all__ = [
     "check_txqueuelen",
 ]
 
-MAX_TXQUEUELEN: Final = 1 << 20  # the kernel keeps an array of so many pointers
+MAX_TXQUEUELEN: Final = 1 << 19  # the kernel keeps an array of so many pointers, of 4 MiB at most
 MAX_ID: Final = 0xFFFFFFFE
 MIN_MTU: Final = 68
 MAX_MTU: Final = 65535
@@ -45,15 +45,18 @@ Address: TypeAlias = str | Interface
 def check_name(name: str) -> None:
     """An interface's name, which the kernel takes literally.
 
-    That is 1 to 15 bytes without "/", ":", white space, and not "." or "..". "%" is refused too: to
-    the kernel "tun%d" is a template for a name of its own choice.
+    That is 1 to 15 bytes without "/", ":", white space, and not "." or "..", nor "all" or
+    "default", which stand for interfaces in sysctls. "%" is refused too: to the kernel "tun%d" is a
+    template for a name of its own choice.
     """
     if not isinstance(name, str):
         raise TypeError(f"name is a string, not {name!r}")
+    if not _encodes(name):
+        raise ValueError(f"interface name {name!r} has characters that no name can have")
     size = len(os.fsencode(name))
     if not 0 < size <= MAX_NAME:
         raise ValueError(f"interface name {name!r} has {size} bytes, not 1 to {MAX_NAME}")
-    if name in (".", ".."):
+    if name in (".", "..", "all", "default"):
         raise ValueError(f"{name!r} is no interface name")
     for character in name:
         if character in "/:%\0" or character.isspace():
@@ -62,14 +65,20 @@ def check_name(name: str) -> None:
 
 def check_netns(netns: str | None) -> None:
     """The name or path of a network namespace."""
-    if netns is not None and not isinstance(netns, str):
+    if netns is None:
+        return
+    if not isinstance(netns, str):
         raise TypeError(f"netns is a string, not {netns!r}")
+    if netns in ("", ".", "..") or "\0" in netns or not _encodes(netns):
+        raise ValueError(f"netns {netns!r} is neither a name, as of `ip netns`, nor a path")
 
 
 def check_addresses(addresses: Iterable[Address]) -> tuple[Interface, ...]:
     """Addresses with their prefixes, each once; as interfaces."""
-    if isinstance(addresses, str):
+    if isinstance(addresses, (str, ipaddress.IPv4Interface, ipaddress.IPv6Interface)):
         raise TypeError(f'addresses is a list: ["{addresses}"]')
+    if not isinstance(addresses, Iterable):
+        raise TypeError(f'addresses is a list, as in ["10.7.0.1/24"], not {addresses!r}')
     interfaces = tuple(_interface(address) for address in addresses)
     seen: set[object] = set()
     for interface in interfaces:
@@ -159,6 +168,15 @@ def check_session(capacity: int, pump: str, spin: float) -> None:
             "capacity is a power of two from 131072 (128 KiB) to 67108864 (64 MiB), "
             f"not {capacity!r}"
         )
+
+
+def _encodes(text: str) -> bool:
+    """Whether the system has bytes for it: of the surrogates, for those of its own making alone."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_number(argument: str, value: object, least: int, most: int, unit: str) -> None:

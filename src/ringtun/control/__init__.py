@@ -87,7 +87,7 @@ def control_of(backend: Backend | None) -> Control:
 
     Raises ``ValueError`` for a name that is none, `DriverUnavailable` for one that is not here.
     """
-    chosen = backend or _default or "embedded"
+    chosen = (_default or "embedded") if backend is None else backend
     if chosen not in get_args(Backend):
         names = ", ".join(f'"{name}"' for name in get_args(Backend))
         raise ValueError(f"backend is None or one of {names}, not {backend!r}")

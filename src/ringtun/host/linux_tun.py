@@ -224,9 +224,9 @@ class LinuxTun:
         without, anybody could attach.
         """
         if owner is not None:
-            self._ioctl(f"give user {owner}", TUNSETOWNER, owner)
+            self._ioctl(f"give user {owner}", TUNSETOWNER, _signed(owner))
         if group is not None:
-            self._ioctl(f"give group {group}", TUNSETGROUP, group)
+            self._ioctl(f"give group {group}", TUNSETGROUP, _signed(group))
         self._ioctl("keep", TUNSETPERSIST, 1)
         self._persistent = True
 
@@ -271,6 +271,11 @@ class LinuxTun:
     def __repr__(self) -> str:
         state = "closed" if self._fd < 0 else f"fd={self._fd}"
         return f"<LinuxTun {self._name} {state}>"
+
+
+def _signed(identity: int) -> int:
+    """An id of 32 bits as the signed number that ``fcntl.ioctl`` takes."""
+    return identity - (1 << 32) if identity >= 1 << 31 else identity
 
 
 def _open_node() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,10 @@ NAMED_NAMESPACES: Final = "/run/netns"
 
 CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
+
+_ENTERING: Final = (
+    "it takes CAP_SYS_ADMIN; run as root, or start the driver service and join group ringtun"
+)
 
 
 class Namespace:
@@ -51,15 +56,24 @@ class Namespace:
         """The namespace that ``ip netns`` calls ``name``, or, where it contains "/", of that path.
 
         Raises ``FileNotFoundError`` where there is none, ``ValueError`` where the file is no
-        network namespace, and any other ``OSError`` of opening it.
+        network namespace, `AdapterPermissionError` where it may not be opened, and any other
+        ``OSError`` of opening it.
         """
         path = name if "/" in name else f"{NAMED_NAMESPACES}/{name}"
         try:
-            namespace = cls(name, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would wait, a device could act
+                raise ValueError(f"{path} is not a network namespace")
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            namespace = cls(name, os.open(path, flags))
         except FileNotFoundError:
             cure = "" if "/" in name else f"; make it with: ip netns add {name}"
             raise FileNotFoundError(
                 errno.ENOENT, f"there is no network namespace {name!r} ({path}){cure}"
+            ) from None
+        except PermissionError as error:
+            raise AdapterPermissionError(
+                error.errno,
+                f"no permission to open network namespace {name!r} ({path}): {_ENTERING}",
             ) from None
         if not namespace._is_network():
             namespace.close()
@@ -94,8 +108,8 @@ class Namespace:
         (netlink's library runs one itself). What ``func`` opens should be owned by what it returns:
         a caller interrupted while waiting leaves ``func`` to finish, and drops its result.
 
-        Raises `AdapterPermissionError` where the namespace may not be entered, ``ValueError`` after
-        `close`.
+        Raises `AdapterPermissionError` where the namespace may not be entered, ``OSError`` (EAGAIN)
+        where no thread can be started, ``ValueError`` after `close`.
         """
         fd = self.fileno()
         results: list[T] = []
@@ -110,7 +124,14 @@ class Namespace:
                 errors.append(error)
 
         thread = threading.Thread(target=body, name=f"ringtun in {self}")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(
+                errno.EAGAIN,
+                f"{error}, which it takes to ask the kernel: this user's limit is reached "
+                "(ulimit -u), or the system's",
+            ) from None
         thread.join()
         if errors:
             raise errors.pop()  # leaves no reference behind that would tie a cycle
@@ -129,8 +150,7 @@ class Namespace:
         except PermissionError as error:
             raise AdapterPermissionError(
                 error.errno,
-                f"no permission to enter {self}: it takes CAP_SYS_ADMIN; "
-                f"run as root, or start the driver service and join group ringtun",
+                f"no permission to enter {self}: {_ENTERING}",
             ) from None
 
     def close(self) -> None:
