@@ -20,6 +20,7 @@ import pytest
 
 import ringtun
 from ringtun.control import backend_as_default
+from ringtun.driver.adapter import DriverAdapter
 from ringtun.host import changes
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import links
@@ -351,6 +352,28 @@ def test_many_at_once_open_one(monkeypatch: pytest.MonkeyPatch) -> None:
         for adapter in adapters:
             adapter.close()
     assert ringtun.list_adapters() == []
+
+
+@pytest.mark.parametrize("backend", [pytest.param("embedded", marks=pytest.mark.kernel), "memory"])
+def test_opened_while_the_last_handle_is_closed(
+    monkeypatch: pytest.MonkeyPatch, backend: Any
+) -> None:
+    """Found, closed by its last holder, and then held: what comes is another adapter, or none."""
+    hold = DriverAdapter.hold
+    with ringtun.create_adapter("vpn0", backend=backend) as adapter:
+        first = adapter.ifindex
+
+        def hold_too_late(driver: DriverAdapter) -> DriverAdapter:
+            adapter.close()
+            return hold(driver)
+
+        monkeypatch.setattr(DriverAdapter, "hold", hold_too_late)
+        with ringtun.create_adapter("vpn0", exist_ok=True, backend=backend) as adapter:
+            assert adapter.ifindex != first
+            assert adapter.mtu == 1500
+            with pytest.raises(ringtun.AdapterNotFound):
+                ringtun.open_adapter("vpn0", backend=backend)
+    assert ringtun.list_adapters(backend=backend) == []
 
 
 @pytest.mark.kernel

@@ -8,11 +8,10 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from ringtun.control import Opened, Wanted, check_change
 from ringtun.driver.adapter import DriverAdapter
-from ringtun.driver.lifecycle import AdapterState
 from ringtun.errors import AdapterExists, AdapterNotFound
 from ringtun.host.linux import LinuxHost
 from ringtun.host.namespace import Namespace
@@ -117,12 +116,13 @@ def open_adapter(name: str, netns: str | None) -> tuple[DriverAdapter, LinuxHost
     with _lock, _handing_over(netns) as namespace:
         ifindex = _find(namespace, name)
         driver = _adapters.get((namespace.inode(), ifindex))
-        if driver is not None and driver.state is not AdapterState.REMOVED:
-            host = driver.host
-            assert isinstance(host, LinuxHost)
-            driver.hold()
-            namespace.close()
-            return driver, host
+        with suppress(AdapterNotFound):  # its last handle may be closed at this moment
+            if driver is not None:
+                host = driver.host
+                assert isinstance(host, LinuxHost)
+                driver.hold()
+                namespace.close()
+                return driver, host
         host = LinuxHost.attach(name, namespace=namespace)
     return _keep(name, host), host
 

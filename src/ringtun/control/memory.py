@@ -9,6 +9,7 @@ import errno
 import os
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ringtun.control import Opened, Wanted, check_change
@@ -57,11 +58,14 @@ def create_adapter(wanted: Wanted) -> Opened:
             raise AdapterExists(
                 errno.EEXIST, f"there is an adapter called {wanted.name} already in this process"
             )
+        if entry is not None:
+            try:
+                check_change(entry.host, wanted.addresses, wanted.mtu)
+                entry.driver.hold()
+            except AdapterNotFound:  # its last handle was closed at this moment
+                entry = _find(wanted.netns, wanted.name)
         if entry is None:
             entry = _make(wanted)
-        else:
-            check_change(entry.host, wanted.addresses, wanted.mtu)
-            entry.driver.hold()
         host = entry.host
         guid = guid_in(host.info().alias)
         host.configure(
@@ -102,8 +106,12 @@ def list_adapters(netns: str | None) -> list[AdapterInfo]:
     """See `ringtun.list_adapters`."""
     with _lock:
         _clear_away()
-        hosts = [entry.host for (where, _), entry in _entries.items() if where == netns]
-        return [describe(host.info(), host.addresses(), "memory") for host in hosts]
+        found = []
+        for (where, _), entry in _entries.items():
+            with suppress(AdapterNotFound):  # its last handle may be closed at this moment
+                if where == netns:
+                    found.append(describe(entry.host.info(), entry.host.addresses(), "memory"))
+        return found
 
 
 def delete_adapter(name: str, netns: str | None) -> None:

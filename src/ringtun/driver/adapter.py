@@ -55,13 +55,16 @@ class DriverAdapter:
         Raises `AdapterNotFound` where the interface is gone.
         """
         with self._lock:
-            if self._state is AdapterState.REMOVED:
-                raise AdapterNotFound(errno.ENODEV, f"adapter {self.name} was removed")
+            self._check_there()
             return Handle(self)
 
     def hold(self) -> DriverAdapter:
-        """One holder more, beside the one that made it; each calls `let_go` once."""
+        """One holder more, beside the one that made it; each calls `let_go` once.
+
+        Raises `AdapterNotFound` where the last one has just let go.
+        """
         with self._lock:
+            self._check_there()
             self._holders += 1
         return self
 
@@ -88,6 +91,10 @@ class DriverAdapter:
             owner = self._owner
             running = owner is not None and owner._final is None
             return self._past + owner.statistics() if owner and running else self._past
+
+    def _check_there(self) -> None:
+        if self._state is AdapterState.REMOVED:
+            raise AdapterNotFound(errno.ENODEV, f"adapter {self.name} was removed")
 
     def _happened(self, event: LifeEvent) -> bool:
         following = next_state(self._state, event)
@@ -133,8 +140,7 @@ class Handle:
         """
         adapter = self._adapter
         with adapter._lock:
-            if adapter._state is AdapterState.REMOVED:
-                raise AdapterNotFound(errno.ENODEV, f"adapter {adapter.name} was removed")
+            adapter._check_there()
             if next_state(adapter._state, LifeEvent.REGISTERED) is None:
                 raise Refusal(
                     Status.ALREADY_INITIALIZED, f"rings are registered on {adapter.name} already"
