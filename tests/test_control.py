@@ -377,6 +377,25 @@ def test_opened_while_the_last_handle_is_closed(
 
 
 @pytest.mark.kernel
+def test_two_handles_that_change_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both saw no address, both added the same, and one undid what was the other's."""
+    add = changes.Changes.add
+    with ringtun.create_adapter("vpn0") as one, ringtun.open_adapter("vpn0") as other:
+        second = threading.Thread(target=lambda: other.configure(addresses=[V4], mtu=1400))
+
+        def add_later(self: changes.Changes, address: Any) -> None:
+            if second.ident is None:
+                second.start()
+                second.join(0.1)  # it waits for us, or has added it by then
+            add(self, address)
+
+        monkeypatch.setattr(changes.Changes, "add", add_later)
+        one.configure(addresses=[V4])
+        second.join()
+        assert (one.addresses, one.mtu) == ((V4,), 1400)
+
+
+@pytest.mark.kernel
 def test_nothing_stays_open() -> None:
     def everything() -> None:
         with ringtun.create_adapter("vpn0", addresses=[V4]) as adapter:

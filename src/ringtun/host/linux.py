@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class LinuxHost:
     def __init__(self, tun: LinuxTun) -> None:
         self._tun = tun
         self.link = Link(tun.namespace, tun.ifindex)
+        self._changing = threading.Lock()  # each looks at what is there first
         self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
 
     @classmethod
@@ -113,9 +115,10 @@ class LinuxHost:
         alias: str | None = None,
     ) -> None:
         """See `ringtun.host.AdapterHost`."""
-        self.link.reconfigure(
-            addresses=addresses, mtu=mtu, up=up, txqueuelen=txqueuelen, alias=alias
-        )
+        with self._changing:
+            self.link.reconfigure(
+                addresses=addresses, mtu=mtu, up=up, txqueuelen=txqueuelen, alias=alias
+            )
         if (addresses or up) and self.link.info().up:
             self.link.wait_receiving(self.link.addresses(), _READY_TIMEOUT)
 
