@@ -21,7 +21,7 @@ import pytest
 import ringtun
 from ringtun.control import backend_as_default
 from ringtun.driver.adapter import DriverAdapter
-from ringtun.host import changes
+from ringtun.host import changes, netlink
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import links
 from ringtun.testing.conformance import AdapterConformance
@@ -393,6 +393,37 @@ def test_two_handles_that_change_it_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         one.configure(addresses=[V4])
         second.join()
         assert (one.addresses, one.mtu) == ((V4,), 1400)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("meddling", ["delete", "down", "remove"])
+def test_what_can_no_longer_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, meddling: str
+) -> None:
+    have_routes = netlink._have_routes
+    asked = 0
+
+    def meddle(addresses: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # it waits by now, or does so soon
+            command = {
+                "delete": ("link", "delete", "vpn0"),
+                "down": ("link", "set", "vpn0", "down"),
+                "remove": ("address", "del", str(V6), "dev", "vpn0"),
+            }[meddling]
+            ip(*command)
+        return have_routes(addresses) and not addresses
+
+    monkeypatch.setattr(netlink, "_have_routes", meddle)
+    begun = time.monotonic()
+    if meddling == "delete":
+        with pytest.raises(ringtun.AdapterNotFound):
+            ringtun.create_adapter("vpn0", addresses=[V6])
+    else:
+        ringtun.create_adapter("vpn0", addresses=[V6]).close()
+    assert time.monotonic() - begun < 4
+    assert ringtun.list_adapters() == []
 
 
 @pytest.mark.kernel

@@ -32,6 +32,7 @@ IFF_LOWER_UP: Final = 0x10000
 IFF_TUN: Final = 0x1
 # linux/rtnetlink.h
 RTMGRP_LINK: Final = 1
+RTMGRP_IPV6_IFADDR: Final = 0x100
 RTMGRP_IPV6_ROUTE: Final = 0x400
 
 
@@ -248,20 +249,30 @@ class Link:
         """Return once the kernel takes in what is sent to ``addresses``; the interface must be up.
 
         The way to an IPv6 address comes a moment after the address, and later on a busy machine;
-        until then what is sent to it is lost. Raises ``TimeoutError``.
+        until then what is sent to it is lost. Where somebody takes the interface down meanwhile, or
+        an address away, none comes, and none is waited for. Raises ``TimeoutError``.
         """
-        wanted = {address.ip.packed.hex() for address in addresses if address.version == 6}
+        wanted = {address for address in addresses if address.version == 6}
 
-        def wait() -> None:
-            if not _happens(RTMGRP_IPV6_ROUTE, lambda: wanted <= _ipv6_host_routes(), timeout):
+        def wait(netlink: Any) -> None:
+            def arrived() -> bool:
+                if _have_routes(wanted):
+                    return True
+                info = self._info(netlink)
+                return not info.up or _have_routes(
+                    wanted.intersection(Changes(netlink, info).addresses())
+                )
+
+            news = RTMGRP_LINK | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE
+            if not _happens(news, arrived, timeout):
                 raise TimeoutError(
                     errno.ETIMEDOUT,
                     f"interface {self.ifindex} has no route to its IPv6 addresses after "
                     f"{timeout:g} s",
                 )
 
-        if wanted:
-            self.namespace.run(wait)
+        if wanted and not self.namespace.run(lambda: _have_routes(wanted)):
+            converse(self.namespace, wait)
 
     def _info(self, netlink: Any) -> LinkInfo:
         with doing(f"look at interface {self.ifindex}"):
@@ -373,11 +384,12 @@ def _happens(group: int, happened: Callable[[], bool], timeout: float) -> bool:
     return True
 
 
-def _ipv6_host_routes() -> set[str]:
-    """The addresses, in hexadecimal digits, to which this thread's namespace has a route alone."""
+def _have_routes(addresses: Iterable[Interface]) -> bool:
+    """Whether this thread's namespace has a route to each of these IPv6 addresses alone."""
     with open("/proc/thread-self/net/ipv6_route") as routes:
         fields = (line.split() for line in routes)
-        return {to for to, prefix, *_ in fields if prefix == "80"}
+        hosts = {to for to, prefix, *_ in fields if prefix == "80"}
+    return hosts.issuperset(address.ip.packed.hex() for address in addresses)
 
 
 def _drain(events: socket.socket) -> None:
