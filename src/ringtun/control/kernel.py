@@ -150,7 +150,9 @@ def delete_adapter(name: str, netns: str | None) -> None:
 def _find(namespace: Namespace, name: str) -> int:
     ifindex = find(namespace, name)
     if ifindex is None:
-        raise AdapterNotFound(errno.ENODEV, f"there is no adapter {name} in {namespace}")
+        raise AdapterNotFound(
+            errno.ENODEV, f"there is no adapter {name} in {namespace}; see: ringtun list"
+        )
     return ifindex
 
 

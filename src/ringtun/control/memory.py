@@ -56,7 +56,9 @@ def create_adapter(wanted: Wanted) -> Opened:
         entry = _find(wanted.netns, wanted.name)
         if entry is not None and not wanted.exist_ok:
             raise AdapterExists(
-                errno.EEXIST, f"there is an adapter called {wanted.name} already in this process"
+                errno.EEXIST,
+                f"there is an adapter called {wanted.name} already in this process: "
+                "take another name, or open it (exist_ok makes it what is asked for)",
             )
         if entry is not None:
             try:

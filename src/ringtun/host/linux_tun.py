@@ -320,9 +320,17 @@ def _join_error(error: OSError, name: str, creating: bool, namespace: Namespace)
             f"this process has no CAP_NET_ADMIN in {namespace}; {CURE}",
         )
     if code == errno.EBUSY and creating:
-        return AdapterExists(code, f"there is an interface called {name} already in {namespace}")
+        return AdapterExists(
+            code,
+            f"there is an interface called {name} already in {namespace}: "
+            "take another name, or open it (exist_ok makes it what is asked for)",
+        )
     if code == errno.EBUSY:
-        return AdapterBusy(code, f"adapter {name} is held by another program, or another adapter")
+        return AdapterBusy(
+            code,
+            f"adapter {name} is held by another program, or another adapter; "
+            f"see: ringtun doctor --name {name}",
+        )
     if code == errno.EINVAL and not creating:
         return _not_found(name, errno.EINVAL)
     return OSError(code, f"cannot use {name} as an adapter: {error.strerror}")
