@@ -150,3 +150,7 @@ def test_an_ordinary_user_may_not_enter(network: NetworkNamespace) -> None:
         raised = raised_in_child(lambda: namespace.run(here), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to enter network")
     assert "run as root" in raised
+
+
+def test_one_whose_making_was_interrupted_ends_quietly() -> None:
+    Namespace.__new__(Namespace).__del__()

@@ -171,7 +171,8 @@ class Namespace:
         self.close()
 
     def __del__(self) -> None:
-        if self._fd is not None and self._fd >= 0:
+        fd: int | None = getattr(self, "_fd", None)  # none yet where its making was interrupted
+        if fd is not None and fd >= 0:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
             finally:  # the warning may be an error
