@@ -544,6 +544,28 @@ def test_who_changes_nothing_needs_no_rights() -> None:
 
 
 @pytest.mark.kernel
+def test_a_fork_while_an_adapter_is_made_keeps_none_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in nobody's hands yet; the child has its descriptor all the same."""
+    configure = netlink.Link.configure
+    child = 0
+
+    def fork_first(self: netlink.Link, **options: Any) -> None:
+        nonlocal child
+        child = os.fork()
+        if child == 0:
+            os.read(os.eventfd(0), 8)  # for ever
+        configure(self, **options)
+
+    monkeypatch.setattr(netlink.Link, "configure", fork_first)
+    try:
+        ringtun.create_adapter("vpn0").close()
+        assert ringtun.list_adapters() == []
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.kernel
 def test_a_descriptor_of_ours_keeps_no_adapter_alive_in_a_child() -> None:
     with ringtun.create_adapter("vpn0"):
         child = os.fork()

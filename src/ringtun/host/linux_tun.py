@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import warnings
+import weakref
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -77,6 +78,7 @@ class LinuxTun:
         self._name = ""
         self._ifindex = 0
         self._persistent = False
+        _queues.add(self)
 
     @classmethod
     def create(cls, name: str, *, namespace: Namespace) -> LinuxTun:
@@ -271,6 +273,18 @@ class LinuxTun:
     def __repr__(self) -> str:
         state = "closed" if self._fd < 0 else f"fd={self._fd}"
         return f"<LinuxTun {self._name} {state}>"
+
+
+_queues: weakref.WeakSet[LinuxTun] = weakref.WeakSet()
+
+
+def _close_queues() -> None:
+    """In a forked child: those too that another thread is still making an adapter of."""
+    for queue in list(_queues):
+        queue.close()
+
+
+os.register_at_fork(after_in_child=_close_queues)
 
 
 def _signed(identity: int) -> int:
