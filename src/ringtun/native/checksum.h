@@ -28,9 +28,10 @@ static inline uint16_t checksum_fold(uint64_t sum)
     return (uint16_t)sum;
 }
 
-/* Which routines were chosen: "avx2", "sse2", "generic" …; for reports. */
+/* Which routines were chosen: "avx2" or "generic"; for reports. */
 const char *checksum_routines(void);
-/* For tests: use the routines of that name from now on, if this CPU has them. NULL: the best. */
+/* For tests: use the routines of that name from now on. NULL: the best. 0, or -ENOENT where there are
+ * none of that name, or not for this CPU. */
 int checksum_use(const char *name);
 
 #endif
