@@ -9,29 +9,32 @@
 
 /* A packet being cut. All its fields are this file's own business. */
 struct segmenter {
-    const uint8_t *packet; /* borrowed: private memory, which nobody changes meanwhile */
+    const uint8_t *packet;
     uint32_t size;
-    uint32_t headers;      /* bytes of all headers */
-    uint32_t transport;    /* where the transport header starts; 0: no checksum is to be done */
-    uint32_t done;         /* bytes of payload in the segments written so far */
-    uint32_t segment;      /* bytes of payload in each but perhaps the last */
-    uint32_t index;        /* of the next segment */
-    uint8_t version;       /* of IP */
-    uint8_t protocol;      /* 6 or 17; of a packet that is whole, whatever it is: not looked at */
+    uint32_t headers;   /* bytes of all headers, which each segment has; 0 of a packet that is whole */
+    uint32_t transport; /* where the transport header starts; 0: no checksum is to be done */
+    uint32_t done;      /* bytes of payload in the segments written so far */
+    uint32_t segment;   /* bytes of payload in each but perhaps the last */
+    uint32_t index;     /* of the next segment */
+    uint64_t ip_sum, transport_sum; /* of the headers, without what differs between segments */
     uint16_t csum_offset;
-    bool whole;            /* one segment: the packet itself */
+    uint8_t version;  /* of IP */
+    uint8_t protocol; /* 6 or 17 */
+    bool whole;       /* one segment: the packet itself */
 };
 
 /* Takes up a packet that came from the host behind `vnet`: `size` bytes that packet_is_ip. False: the
- * two do not fit together; nothing of it may be handed on. `packet` is borrowed until the last
- * segment was written. hdr_len is not looked at.
+ * two do not fit together, or it is larger than 65,535; nothing of it may be handed on. `packet` is
+ * borrowed, private memory that nobody changes, until the last segment was written. hdr_len is not
+ * looked at.
  *
- * A packet without GSO is one segment: itself, with its checksum done where VNET_NEEDS_CSUM says so.
+ * A packet without GSO is one segment: itself, with its checksum done where VNET_NEEDS_CSUM says so;
+ * nothing else of it is looked at.
  */
 bool segment_begin(struct segmenter *s, const struct vnet_header *vnet, const uint8_t *packet,
                    uint32_t size);
 
-/* Bytes of the next segment, headers included; 0: all were written. */
+/* Bytes of the next segment, headers included; 0: all were written, or the packet was refused. */
 uint32_t segment_size(const struct segmenter *s);
 
 /* Writes the next segment to `to`, of segment_size() bytes: memory that a peer may read and change at
