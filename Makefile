@@ -6,7 +6,14 @@ BIN := $(VENV)/bin
 
 NATIVE := setup.py pyproject.toml src/ringtun/_native.pyx $(wildcard src/ringtun/native/*)
 
-.PHONY: help demo test docs soak check lint types format bench clean
+# Each fuzzer has its seeds in tests/native/seeds, and finds of the core what it needs.
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/native/fuzz_%.c,%,$(wildcard tests/native/fuzz_*.c))
+FUZZED := $(wildcard $(addprefix src/ringtun/native/,checksum.c segment.c coalesce.c))
+FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -g -Isrc/ringtun/native \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+
+.PHONY: help demo test docs soak fuzz check lint types format bench clean
 
 help:
 	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
@@ -14,6 +21,7 @@ help:
 	@echo "make docs    build the documentation into build/docs"
 	@echo "make check   all that CI runs: format, lint, types, documentation, tests"
 	@echo "make soak    the long tests"
+	@echo "make fuzz    fuzz the native core, each fuzzer for FUZZ_SECONDS= (60)"
 	@echo "make bench   measure, beside the baselines (ROWS= and ROUNDS= select)"
 	@echo "make format  format the code"
 
@@ -30,6 +38,20 @@ soak: build/ready build/ready-to-test
 docs: build/ready-to-document
 	$(BIN)/sphinx-build -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
+
+fuzz: $(FUZZERS:%=build/fuzz/%)
+	@for name in $(FUZZERS); do \
+		echo "Fuzzing $$name for $(FUZZ_SECONDS) s"; \
+		mkdir -p build/fuzz/$$name.corpus; \
+		build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/$$name- \
+			build/fuzz/$$name.corpus tests/native/seeds/$$name || exit 1; \
+	done
+
+build/fuzz/%: tests/native/fuzz_%.c $(FUZZED) $(wildcard tests/native/*.h src/ringtun/native/*.h)
+	@scripts/need.sh fuzz
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) $< $(FUZZED) -o $@
 
 check: lint types docs test
 

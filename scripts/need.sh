@@ -33,6 +33,10 @@ for what in "$@"; do
         command_of nmap nmap
         command_of traceroute traceroute
         ;;
+    fuzz)
+        command_of clang clang
+        need 'ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*' libclang-rt-dev
+        ;;
     bench)
         command_of iperf3 iperf3
         command_of ping iputils-ping
