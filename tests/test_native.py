@@ -156,6 +156,16 @@ def test_checksums_and_segments(build: Build, sanitizer: tuple[list[str], list[s
     assert "ok     all" in result.stdout
 
 
+def test_what_goes_together(build: Build, sanitizer: tuple[list[str], list[str]]) -> None:
+    flags, prefix = sanitizer
+    sources = [HEADERS / f"{name}.c" for name in ("checksum", "coalesce", "segment")]
+    program = build(SOURCES / "coalesce_test.c", *map(str, sources), *flags)
+    result = run([*prefix, program, *sorted((SOURCES / "seeds" / "coalesce").iterdir())])
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout
+    assert "ok     all" in result.stdout
+
+
 def run_litmus(program: Path, *options: object) -> dict[str, Any]:
     result = run([program, *options], timeout=600)
     assert result.returncode == 0, result.stdout
@@ -182,7 +192,9 @@ def test_handshake_loses_no_wake_up(build: Build) -> None:
     assert ours["lost"] == 0, ours
 
 
-@pytest.mark.parametrize("header", ["ringtun.h", "ring.h", "vnet.h", "checksum.h", "segment.h"])
+@pytest.mark.parametrize(
+    "header", ["ringtun.h", "ring.h", "vnet.h", "checksum.h", "segment.h", "coalesce.h"]
+)
 def test_header_is_pedantic_c11(cc: str, header: str, tmp_path: Path) -> None:
     source = tmp_path / "includes.c"
     source.write_text(f'#include "{header}"\nint main(void) {{ return 0; }}\n')
