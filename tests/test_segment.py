@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
-import os
 import random
-import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from ipaddress import ip_interface
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ringtun.host import linux_tun, netlink
-from ringtun.host.linux_tun import LinuxTun
-from ringtun.host.namespace import Namespace
-from ringtun.host.netlink import Link
-from ringtun.testing.netns import NetworkNamespace
 from tests.offload import model_segment as model
 from tests.offload import seeds
 from tests.offload.library import build_library
@@ -56,6 +45,7 @@ from tests.offload.packets import (
     Large,
     checksums_right,
 )
+from tests.offload.router import Router, running_router
 
 URG, ECE = 0x20, 0x40
 CANARY = b"\xa5" * 64
@@ -508,82 +498,21 @@ KERNEL_CASES = {
 }
 
 
-class Router:
-    """The kernel, forwarding what is written into one TUN device to another without offload."""
-
-    def __init__(self, into: int, out: LinuxTun) -> None:
-        self.into = into
-        self.out = out
-
-    def cut(self, vnet: VnetHeader, packet: bytes) -> list[bytes]:
-        """Have it forward ``packet``, and return what came of it."""
-        try:
-            os.write(self.into, vnet.pack() + packet)
-        except OSError as error:
-            if error.errno == errno.EINVAL and vnet.gso_type == UDP_L4:
-                pytest.skip("NOT TRIED: this kernel takes no segmentation of UDP from a TUN")
-            raise
-        # The next in line says that there is no more.
-        mark = replace(MARKS[packet[0] >> 4], seed=random.getrandbits(32))
-        os.write(self.into, whole(mark).pack() + mark.packet)
-        segments: list[bytes] = []
-        while True:
-            assert select.select([self.out], [], [], 10)[0], "the kernel forwarded nothing more"
-            segment = self.out.read_packet()
-            if segment is None or not is_forwarded(segment):
-                continue
-            if segment.endswith(mark.payload):
-                return segments
-            segments.append(segment)
-
-
-MARKS = {version: Large(version, UDP, payload_size=16, gso_size=16) for version in (4, 6)}
-
-
-def is_forwarded(packet: bytes) -> bool:
-    """Not the kernel's own neighbour discovery and the like."""
-    return packet[0] >> 4 == 4 or packet[8:24] == MARKS[6].packet[8:24]
-
-
-@contextmanager
-def vnet_queue(name: str, namespace: Namespace) -> Iterator[int]:
-    """A TUN device whose packets have a virtio header before them."""
-    opening = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = namespace.run(lambda: os.open(linux_tun.TUN_NODE, opening))
-    flags = linux_tun.IFF_TUN | linux_tun.IFF_NO_PI | linux_tun.IFF_VNET_HDR
-    request = linux_tun.IFREQ_FLAGS.pack(name.encode(), flags)
-    try:
-        fcntl.ioctl(fd, linux_tun.TUNSETIFF, request)
-        yield fd
-    finally:
-        os.close(fd)
-
-
 @pytest.fixture(scope="module")
 def router() -> Iterator[Router]:
-    with (
-        NetworkNamespace("router") as network,
-        Namespace.named(network.name) as namespace,
-        vnet_queue("into0", namespace) as into,
-        LinuxTun.create("out0", namespace=namespace) as out,
-    ):
-        for name, number in (("into0", 1), ("out0", 2)):
-            index = netlink.find(namespace, name)
-            assert index is not None
-            link = Link(namespace, index)
-            addresses = [ip_interface(f"10.{number}.0.1/24"), ip_interface(f"fd0{number}::1/64")]
-            link.configure(txqueuelen=5000, addr_gen_mode_none=True, addresses=addresses, up=True)
-            if name == "out0":
-                out.carrier(True)
-            link.wait_running(10)
-            link.wait_receiving(addresses, 10)
+    with running_router() as router:
+        yield router
 
-        def forward() -> None:
-            for setting in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-                (Path("/proc/sys/net") / setting).write_text("1")
 
-        namespace.run(forward)
-        yield Router(into, out)
+def cut_by_kernel(router: Router, vnet: VnetHeader, packet: bytes) -> list[bytes]:
+    """What the kernel makes of ``packet`` when it forwards it."""
+    try:
+        router.write(vnet.pack(), packet)
+    except OSError as error:
+        if error.errno == errno.EINVAL and vnet.gso_type == UDP_L4:
+            pytest.skip("NOT TRIED: this kernel takes no segmentation of UDP from a TUN")
+        raise
+    return router.forwarded()
 
 
 def one_hop_on(packet: bytes) -> bytes:
@@ -610,7 +539,7 @@ def test_equals_the_kernel(router: Router, name: str) -> None:
     zero_sum = sum_to_zero(vnet, large.packet, 0, large.vnet.hdr_len)
     other_pseudo_header = change(TRANSPORT - vnet.csum_offset, 0x0102)(large)
     for packet in (large.packet, zero_sum, other_pseudo_header):
-        assert router.cut(vnet, packet) == cut(vnet, one_hop_on(packet))
+        assert cut_by_kernel(router, vnet, packet) == cut(vnet, one_hop_on(packet))
 
 
 @pytest.mark.world
@@ -620,7 +549,7 @@ def test_checksum_equals_the_kernels(router: Router, large: Large) -> None:
     for size in (1, 2, 100, 1401):
         small = replace(large, payload_size=size)
         vnet = whole(small)
-        assert router.cut(vnet, small.packet) == cut(vnet, one_hop_on(small.packet))
+        assert cut_by_kernel(router, vnet, small.packet) == cut(vnet, one_hop_on(small.packet))
     inner = replace(large, payload_size=300)
     outer = bytearray(replace(TCP4, payload_size=0).packet[:20]) + inner.packet
     outer[9] = {4: 4, 6: 41}[large.version]
@@ -628,4 +557,4 @@ def test_checksum_equals_the_kernels(router: Router, large: Large) -> None:
     put(outer, 10, 0)
     put(outer, 10, 0xFFFF - summed(outer[:20]))
     vnet = whole(inner)._replace(csum_start=20 + inner.transport)
-    assert router.cut(vnet, bytes(outer)) == cut(vnet, one_hop_on(bytes(outer)))
+    assert cut_by_kernel(router, vnet, bytes(outer)) == cut(vnet, one_hop_on(bytes(outer)))

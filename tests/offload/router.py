@@ -34,12 +34,16 @@ class Router:
         self._out = out
         self._marks = 0
 
+    def write(self, header: bytes, packet: bytes) -> None:
+        """Hand over one packet; ``header`` is that of vnet.h, zeros behind it left out."""
+        os.write(self.into, header.ljust(VNET_HEADER_SIZE, b"\0") + packet)
+
     def forwarded(self) -> list[bytes]:
         """All packets from `SOURCE` that came out since the last call, each one hop further."""
         self._marks += 1
         mark = struct.pack("!Q", self._marks)  # the next in line says that there is no more
         packet = udp(mark, source=SOURCE[4], target=TARGET[4], ports=(9, 9))
-        os.write(self.into, bytes(VNET_HEADER_SIZE) + packet)
+        self.write(b"", packet)
         packets: list[bytes] = []
         while True:
             assert select.select([self._out], [], [], 10)[0], "the kernel forwarded nothing more"
