@@ -5,7 +5,11 @@ import platform
 from setuptools import Extension, setup
 
 NATIVE = "src/ringtun/native"
-SOURCES = ("tun", "link", "impairment", "engine", "threads")
+SOURCES = (
+    *("tun", "link", "impairment"),
+    *("checksum", "segment", "coalesce"),
+    *("to_client", "to_host", "engine", "threads"),
+)
 
 setup(
     ext_modules=[
@@ -16,7 +20,7 @@ setup(
                 f"{NATIVE}/{name}.h"
                 for name in (
                     *("ringtun", "ring", "space", "event", "packet", "pieces", "impairment"),
-                    *("host", "engine"),
+                    *("vnet", "checksum", "segment", "coalesce", "host", "engine"),
                 )
             ],
             include_dirs=["src/ringtun", NATIVE],

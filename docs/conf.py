@@ -37,6 +37,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"(collections\.abc|ipaddress|subprocess|uuid)\.\w+"),
     ("py:class", "Buffer"),  # of collections.abc since Python 3.12
+    ("py:class", r"(ringtun\.session\.)?PacketT"),  # bytes, or OffloadPacket
+    ("py:class", r"(ringtun\.aio\.)?_Batches"),  # an asynchronous iterator with aclose
 ]
 
 autodoc_member_order = "bysource"
@@ -44,7 +46,9 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 
 # Classes that a program makes by itself; of the others the constructor is nobody's business.
-MADE_BY_PROGRAMS = {"Impairment", "NetworkNamespace", "RegisterRings", "RingOffer", "Status"}
+MADE_BY_PROGRAMS = {
+    *("Impairment", "NetworkNamespace", "OffloadPacket", "RegisterRings", "RingOffer", "Status"),
+}
 
 
 def hide_constructor(

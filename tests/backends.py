@@ -17,30 +17,39 @@ from ringtun.session import Session
 from ringtun.statistics import Statistics
 from ringtun.testing import Impairment, memory_link
 from ringtun.testing.conformance import HostPeer
+from tests.offload.model_segment import VnetHeader, segment
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
-PACKET_OUTGOING = 4
+PACKET_OUTGOING = 4  # linux/if_packet.h
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+VNET_SIZE = len(VnetHeader().pack())
 
 
 class KernelPeer:
-    """The kernel's side of an interface: packets are put in and seen by a packet socket."""
+    """The kernel's side of an interface: packets are put in and seen by a packet socket.
+
+    It sees packets as the program's driver merged them, and cuts them up as the kernel would.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._socket.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         self._socket.bind((name, ETH_P_ALL))
+        self._cut: list[bytes] = []
 
     def send(self, packet: bytes) -> None:
         protocol = ETH_P_IP if packet[0] >> 4 == 4 else ETH_P_IPV6
-        self._socket.sendto(packet, (self._name, protocol))
+        self._socket.sendto(VnetHeader().pack() + packet, (self._name, protocol))
 
     def receive(self, timeout: float) -> bytes:
         deadline = time.monotonic() + timeout
-        while True:
+        while not self._cut:
             self._socket.settimeout(max(0.0, deadline - time.monotonic()))
-            packet, address = self._socket.recvfrom(1 << 16)
+            packet, address = self._socket.recvfrom(VNET_SIZE + (1 << 16))
             if address[2] != PACKET_OUTGOING:
-                return packet
+                self._cut = segment(VnetHeader.unpack(packet[:VNET_SIZE]), packet[VNET_SIZE:])
+        return self._cut.pop(0)
 
     def close(self) -> None:
         self._socket.close()

@@ -23,6 +23,8 @@ IN_C = {
     "TUN_PACKET_ALIGNMENT": abi.PACKET_ALIGNMENT,
     "TUN_PACKET_MAX_SIZE": abi.PACKET_MAX_SIZE,
     "TUN_IOCTL_REGISTER_RINGS": abi.IOCTL_REGISTER_RINGS,
+    "TUN_IOCTL_SET_OPTIONS": abi.IOCTL_SET_OPTIONS,
+    **{f"TUN_OPTION_{option.name}": option.value for option in abi.Options},
     "offsetof(struct tun_ring, head)": abi.RING_HEAD,
     "offsetof(struct tun_ring, tail)": abi.RING_TAIL,
     "offsetof(struct tun_ring, alertable)": abi.RING_ALERTABLE,
@@ -47,6 +49,8 @@ IN_DOCUMENTATION = {
     "`TUN_REGISTER_RINGS`, 64-bit": abi.REGISTER_RINGS_SIZE,
     "`TUN_REGISTER_RINGS`, 32-bit": abi.REGISTER_RINGS_32_SIZE,
     "`TUN_IOCTL_REGISTER_RINGS`": abi.IOCTL_REGISTER_RINGS,
+    "`TUN_IOCTL_SET_OPTIONS`": abi.IOCTL_SET_OPTIONS,
+    **{f"option `{option.name}`": option.value for option in abi.Options},
     **{f"`{status.name}`": status.value for status in abi.Status},
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.programs.process import end_with_parent, new_loop
 from benchmarks.programs.ring import CAPACITY, answer, start_peer
-from ringtun.abi import RegisterRings
+from ringtun.abi import Options, RegisterRings
 from ringtun.aio import AsyncSession
 from ringtun.errors import EndReason
 from ringtun.statistics import Statistics
@@ -30,6 +30,7 @@ class PeerDevice:
     to_host_space: Space | None = None
     host_fd: int | None = None
 
+    def set_options(self, options: Options) -> None: ...
     def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
         self.memfd, self.event = os.dup(descriptors[0]), os.dup(descriptors[1])
 
@@ -39,6 +40,7 @@ class PeerDevice:
     def pump_to_host(self, budget: int) -> int:
         return StepResult.IDLE
 
+    def forward(self, batch: object) -> None: ...
     def end_reason(self) -> EndReason:
         return EndReason.DRIVER_ENDED
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SessionClosed,
     )
     from ringtun.info import AdapterInfo
+    from ringtun.offload import GsoType, OffloadPacket
     from ringtun.ring import Batch
     from ringtun.session import ReservedSlot, Session
     from ringtun.statistics import Discards, Statistics
@@ -57,6 +58,8 @@ _HOME = {
     "RingtunError": "errors",
     "SessionClosed": "errors",
     "AdapterInfo": "info",
+    "GsoType": "offload",
+    "OffloadPacket": "offload",
     "Batch": "ring",
     "ReservedSlot": "session",
     "Session": "session",
@@ -77,6 +80,8 @@ __all__ = [
     "Discards",
     "DriverUnavailable",
     "EndReason",
+    "GsoType",
+    "OffloadPacket",
     "RegistrationError",
     "ReservedSlot",
     "RingCorrupt",

@@ -6,14 +6,16 @@ an index of 0xFFFFFFFF raises `SessionClosed`, anything else that no correct pee
 `RingCorrupt`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, overload
+from typing import Any, Generic, Self, overload
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, TypeVar
 
 from ringtun.event import Event
 from ringtun.host.impairment import Terms
+
+V = TypeVar("V", default=memoryview)
 
 class Space:
     """By this a producer waits for room without sleeping; shared by both sides beside the ring.
@@ -42,7 +44,8 @@ class Producer:
     """The writing side of a ring. Packets are first pushed, then submitted, together.
 
     ``event`` is signalled by `submit` where the consumer asked for it, and by `end`. With
-    ``ip_only`` what is no IP packet raises ``ValueError``.
+    ``ip_only`` what is no IP packet raises ``ValueError``. With a ``prefix`` so many bytes come
+    before each IP packet, and what is pushed may be an object that has both as its ``data``.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Producer:
         space: Space | None = None,
         *,
         ip_only: bool = False,
+        prefix: int = 0,
     ) -> None: ...
     @property
     def capacity(self) -> int: ...
@@ -62,20 +66,22 @@ class Producer:
     @property
     def staged(self) -> int:
         """Bytes of packets, with their headers, that were pushed and not yet submitted."""
+    def check(self) -> None:
+        """Raise what a push would raise now, whatever it pushed: closed, or a slot is open."""
     @property
     def ended(self) -> bool:
         """Whether the consumer wrote 0xFFFFFFFF as Head, or this side was closed."""
-    def push(self, packet: Buffer) -> bool:
-        """Copy a packet into the ring, unseen until `submit`. False: no room now.
+    def push(self, packet: object) -> bool:
+        """Copy a packet, a buffer, into the ring, unseen until `submit`. False: no room now.
 
         Raises ``ValueError`` for one over 65,535 bytes or that never fits, `ConcurrencyError`
         while a slot is open.
         """
-    def push_many(self, packets: Sequence[Buffer] | Batch, start: int = 0) -> int:
+    def push_many(self, packets: Sequence[object], start: int = 0) -> int:
         """Push ``packets[start:]`` until one finds no room; returns how many went in."""
     def submit(self) -> None:
         """Show the consumer all that was pushed and committed; wake it if it waits."""
-    def write(self, packet: Buffer) -> bool:
+    def write(self, packet: object) -> bool:
         """`push`, then `submit`."""
     def reserve(self, size: int) -> Slot | None:
         """Room for a packet of up to ``size`` bytes, to be written in place. None: no room now."""
@@ -104,7 +110,8 @@ class Consumer:
     """The reading side of a ring.
 
     ``pop`` copies; ``peek_many`` shows packets where they lie. The producer gets room back in the
-    ring's order: not past a batch that is not released, nor past a pinned slot.
+    ring's order: not past a batch that is not released, nor past a pinned slot. With ``wrap`` each
+    packet, bytes or a view, is handed out as what that makes of it.
     """
 
     def __init__(
@@ -113,6 +120,8 @@ class Consumer:
         capacity: int,
         event: Event | None = None,
         space: Space | None = None,
+        *,
+        wrap: Callable[[Any], object] | None = None,
     ) -> None: ...
     @property
     def capacity(self) -> int: ...
@@ -134,7 +143,7 @@ class Consumer:
     def close(self) -> None:
         """Let the memory go, once no slot is in use. More than once is fine."""
 
-class Batch(Sequence[memoryview]):
+class Batch(Sequence[V], Generic[V]):
     """Packets in the order of the ring, as writable views into it, until `release`.
 
     Releasing it releases the views that it handed out. While a slice of one, or an array made from
@@ -142,12 +151,15 @@ class Batch(Sequence[memoryview]):
     ``ResourceWarning`` says so.
     """
 
+    @property
+    def whole(self) -> bool:
+        """Whether its packets have offload headers."""
     def __len__(self) -> int: ...
     @overload
-    def __getitem__(self, index: int) -> memoryview: ...
+    def __getitem__(self, index: int) -> V: ...
     @overload
-    def __getitem__(self, index: slice) -> list[memoryview]: ...
-    def __iter__(self) -> Iterator[memoryview]: ...
+    def __getitem__(self, index: slice) -> list[V]: ...
+    def __iter__(self) -> Iterator[V]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -157,6 +169,12 @@ class Batch(Sequence[memoryview]):
     ) -> None: ...
     def release(self) -> None:
         """Give the packets' room back to the ring. More than once is fine."""
+
+def cut(packet: bytes) -> list[bytes]:
+    """The ordinary packets for which a large one stands: an offload header and an IP packet.
+
+    Raises ``ValueError`` where the two do not fit together.
+    """
 
 class ImpairedQueue:
     """The queue of an impaired `Link`, by itself; the times, in nanoseconds, are its caller's.
@@ -197,9 +215,15 @@ class Host:
     def fileno(self) -> int: ...
 
 class TunHost(Host):
-    """A queue of the Linux TUN device, by a copy of ``fd``, which is non-blocking."""
+    """A queue of the Linux TUN device, by a copy of ``fd``, which is non-blocking.
 
-    def __init__(self, fd: int) -> None: ...
+    ``vnet``: its packets have headers of ``native/vnet.h``; ``coalesces``: what it takes merged.
+    """
+
+    def __init__(self, fd: int, vnet: bool = False, coalesces: int = 0) -> None: ...
+    @property
+    def coalesces(self) -> int:
+        """What it takes still: less, once the kernel has refused some."""
 
 class LinkHost(Host):
     """One end of a link in memory."""
@@ -226,10 +250,17 @@ class Engine:
         *,
         to_client_space: Space | None = None,
         to_host_space: Space | None = None,
+        options: int = 0,
     ) -> None: ...
     def step_to_client(self, budget: int) -> int:
         """Move at most ``budget`` packets; returns a `ringtun.step.StepResult`."""
     def step_to_host(self, budget: int) -> int: ...
+    def forward(self, batch: Batch[Any]) -> list[int] | None:
+        """Packets of another session's batch to the host, without a way through the to_host ring.
+
+        None, and nothing done: what lies in that ring has to go first. Else which packets of the
+        batch the host did not take, in the order in which they are to go into the ring.
+        """
     def start_threads(self) -> None:
         """Run both steps by native threads until the session ends."""
     def end(self, reason: int) -> None: ...

@@ -16,7 +16,7 @@ from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strerror
 from posix.fcntl cimport fcntl
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -143,10 +143,24 @@ cdef extern from "native/impairment.h" nogil:
     const impaired_counters *get_counters "impaired_counters"(const impaired_queue *queue)
 
 cdef extern from "native/engine.h" nogil:
+    const uint32_t VNET_HEADER_SIZE
+
+    struct vnet_header:
+        pass
+
+    struct segmenter:
+        pass
+
+    bint segment_begin(segmenter *s, const vnet_header *vnet, const uint8_t *packet, uint32_t size)
+    uint32_t segment_size(const segmenter *s)
+    void segment_write(segmenter *s, uint8_t *to)
+
     struct host:
         int fd
+        bint vnet
+        uint32_t coalesces
 
-    void host_init_tun(host *host, int fd)
+    void host_init_tun(host *host, int fd, bint vnet, uint32_t coalesces)
 
     struct link:
         pass
@@ -187,9 +201,11 @@ cdef extern from "native/engine.h" nogil:
     struct engine_counters:
         uint64_t packets
         uint64_t bytes
+        uint64_t large
         uint64_t invalid_head
         uint64_t too_big
         uint64_t not_ip
+        uint64_t malformed
         uint64_t host_down
         uint64_t refused
         uint64_t no_memory
@@ -206,7 +222,14 @@ cdef extern from "native/engine.h" nogil:
         int receive_event
         ring_space *to_client_space
         ring_space *to_host_space
+        uint32_t options
 
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    bint engine_forward(engine *engine, const iovec *packets, uint32_t count, uint32_t *numbers,
+                        uint32_t *left)
     int engine_init(engine *engine, host *host, const engine_offer *offer)
     engine_result engine_step_to_client(engine *engine, unsigned budget, unsigned *moved)
     engine_result engine_step_to_host(engine *engine, unsigned budget, unsigned *moved)
@@ -356,15 +379,18 @@ cdef class Producer:
     cdef int event_fd
     cdef Space space
     cdef bint ip_only
+    cdef Py_ssize_t prefix  # bytes before each IP packet
     cdef bint closed
     cdef Slot slot
 
-    def __cinit__(self, memory, capacity, event=None, Space space=None, *, ip_only=False):
+    def __cinit__(self, memory, capacity, event=None, Space space=None, *, ip_only=False,
+                  Py_ssize_t prefix=0):
         self.memory = _Memory(memory, capacity)
         self.event = event
         self.event_fd = -1 if event is None else event.fileno()
         self.space = space
         self.ip_only = ip_only
+        self.prefix = prefix
         self.closed = False
         if ring_producer_init(&self.ring, self.memory.ring(), capacity) != RING_OK:
             raise RingCorrupt()
@@ -389,6 +415,9 @@ cdef class Producer:
     def ended(self):
         return self.closed or ring_refresh_head(&self.ring) == RING_ENDED
 
+    def check(self):
+        self.check_usable()
+
     cdef int check_usable(self) except -1:
         if self.closed:
             raise SessionClosed(EndReason.CLOSED)
@@ -406,10 +435,14 @@ cdef class Producer:
         return 0
 
     cdef int check_content(self, const uint8_t *data, Py_ssize_t size) except -1:
-        if self.ip_only and not packet_is_ip(data, size):
+        if not self.ip_only:
+            return 0
+        size -= self.prefix
+        if size < 0 or not packet_is_ip(data + self.prefix, size):
             raise ValueError(
-                f"not an IP packet: {size} bytes, "
-                + (f"version {data[0] >> 4}" if size else "empty")
+                (f"not an offload header and an IP packet: " if self.prefix else "not an IP packet: ")
+                + f"{max(size, 0)} bytes, "
+                + (f"version {data[self.prefix] >> 4}" if size > 0 else "empty")
                 + "; IPv4 has at least 20 bytes and IPv6 at least 40"
             )
         return 0
@@ -430,6 +463,8 @@ cdef class Producer:
 
     cpdef bint push(self, packet) except -1:
         cdef Py_buffer buffer
+        if self.prefix:
+            packet = getattr(packet, "data", packet)  # an OffloadPacket's header and packet
         if type(packet) is bytes:
             self.check_usable()
             return self.put(<const uint8_t *><char *>packet, len(<bytes>packet))
@@ -595,6 +630,7 @@ cdef class Consumer:
     cdef _Memory memory
     cdef object event
     cdef Space space
+    cdef object wrap  # what each packet is handed out as; None: as it is
     cdef bint closed
     cdef span_t *oldest
     cdef span_t *newest
@@ -604,10 +640,11 @@ cdef class Consumer:
     def __dealloc__(self):
         free(self.spare)
 
-    def __cinit__(self, memory, capacity, event=None, Space space=None):
+    def __cinit__(self, memory, capacity, event=None, Space space=None, *, wrap=None):
         self.memory = _Memory(memory, capacity)
         self.event = event
         self.space = space
+        self.wrap = wrap
         self.closed = False
         if ring_consumer_init(&self.ring, self.memory.ring(), capacity) != RING_OK:
             raise RingCorrupt()
@@ -647,7 +684,7 @@ cdef class Consumer:
             self.give_back(view.end)
         else:
             self.newest.end = view.end
-        return packet
+        return packet if self.wrap is None else self.wrap(packet)
 
     def peek_many(self, Py_ssize_t max_packets=256):
         cdef ring_view view
@@ -786,6 +823,10 @@ cdef class Batch:
             raise ValueError("this batch was released")
         return 0
 
+    @property
+    def whole(self):
+        return self.consumer is not None and self.consumer.wrap is not None
+
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef slot_t *slot
         if self.exporting < 0 or self.span == NULL or self.span.released:
@@ -828,6 +869,10 @@ cdef class Batch:
         self.views.append(PyWeakref_NewRef(view, None))
         return view
 
+    cdef object element(self, Py_ssize_t i):
+        view = self.view(i)
+        return view if self.consumer.wrap is None else self.consumer.wrap(view)
+
     def __len__(self):
         self.check_open()
         return self.span.count
@@ -836,13 +881,13 @@ cdef class Batch:
         cdef Py_ssize_t i
         cdef Py_ssize_t count = len(self)
         if isinstance(index, slice):
-            return [self.view(i) for i in range(*index.indices(count))]
+            return [self.element(i) for i in range(*index.indices(count))]
         i = index
         if i < 0:
             i += count
         if not 0 <= i < count:
             raise IndexError("no such packet in the batch")
-        return self.view(i)
+        return self.element(i)
 
     def __repr__(self):
         if self.span == NULL or self.span.released:
@@ -905,9 +950,9 @@ cdef class _BatchIterator:
         self.batch.check_open()
         if self.next == self.batch.span.count:
             raise StopIteration
-        view = self.batch.view(self.next)
+        element = self.batch.element(self.next)
         self.next += 1
-        return view
+        return element
 
 
 cdef impairment as_impairment(terms) except *:
@@ -956,6 +1001,25 @@ cdef class ImpairedQueue:
     @property
     def counters(self):
         return get_counters(self.queue)[0]
+
+
+def cut(bytes packet not None):
+    """The ordinary packets that a large one stands for; see ``_native.pyi``."""
+    cdef segmenter segments
+    cdef vnet_header header
+    cdef const uint8_t *data = <const uint8_t *><char *>packet
+    cdef Py_ssize_t size = len(packet) - <Py_ssize_t>VNET_HEADER_SIZE
+    if size < 0 or not packet_is_ip(data + VNET_HEADER_SIZE, size):
+        raise ValueError(f"not an offload header and an IP packet: {len(packet)} bytes")
+    memcpy(&header, data, sizeof(header))
+    if size > 0xFFFF or not segment_begin(&segments, &header, data + VNET_HEADER_SIZE, size):
+        raise ValueError("the offload header does not fit the packet")
+    found = []
+    while segment_size(&segments):
+        segment = PyBytes_FromStringAndSize(NULL, segment_size(&segments))
+        segment_write(&segments, <uint8_t *><char *>segment)
+        found.append(segment)
+    return found
 
 
 cdef class Link:
@@ -1010,13 +1074,17 @@ cdef class Host:
 cdef class TunHost(Host):
     cdef host host
 
-    def __cinit__(self, int fd):
+    def __cinit__(self, int fd, bint vnet=False, uint32_t coalesces=0):
         self.host.fd = -1
         fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)
         if fd < 0:
             PyErr_SetFromErrno(OSError)
-        host_init_tun(&self.host, fd)
+        host_init_tun(&self.host, fd, vnet, coalesces)
         self.pointer = &self.host
+
+    @property
+    def coalesces(self):
+        return self.host.coalesces
 
     def __dealloc__(self):
         if self.host.fd >= 0:
@@ -1044,9 +1112,11 @@ cdef dict counters_as_dict(const engine_counters *counters):
     return {
         "packets": counters.packets,
         "bytes": counters.bytes,
+        "large": counters.large,
         "invalid_head": counters.invalid_head,
         "too_big": counters.too_big,
         "not_ip": counters.not_ip,
+        "malformed": counters.malformed,
         "host_down": counters.host_down,
         "refused": counters.refused,
         "no_memory": counters.no_memory,
@@ -1066,7 +1136,7 @@ cdef class Engine:
 
     def __cinit__(self, Host host not None, to_client, to_client_capacity, to_host,
                   to_host_capacity, int send_event, int receive_event, *,
-                  to_client_space=None, to_host_space=None):
+                  to_client_space=None, to_host_space=None, uint32_t options=0):
         cdef engine_offer offer
         self.stop_event = -1
         if host.pointer == NULL:
@@ -1088,7 +1158,8 @@ cdef class Engine:
             offer.to_client_space = &self.to_client_space.space
         if self.to_host_space is not None:
             offer.to_host_space = &self.to_host_space.space
-        self.engine = <engine *>malloc(sizeof(engine))
+        offer.options = options
+        self.engine = <engine *>calloc(1, sizeof(engine))
         if self.engine == NULL:
             raise MemoryError()
         error = engine_init(self.engine, host.pointer, &offer)
@@ -1132,6 +1203,29 @@ cdef class Engine:
         with nogil:
             result = engine_step_to_host(self.engine, budget, &moved)
         return result
+
+    def forward(self, Batch batch not None):
+        cdef Py_ssize_t i, count = len(batch)
+        cdef uint32_t left = 0
+        cdef bint done
+        cdef iovec *packets
+        cdef uint32_t *numbers
+        if self.engine == NULL or not count:
+            return None
+        packets = <iovec *>malloc(count * (sizeof(iovec) + sizeof(uint32_t)))
+        if packets == NULL:
+            raise MemoryError()
+        numbers = <uint32_t *>(packets + count)
+        try:
+            for i in range(count):
+                packets[i].iov_base = batch.data(i)
+                packets[i].iov_len = batch.span.slots[i].size
+            with batch.view(0).cast("B") as held:  # whoever releases the batch leaves its memory
+                with nogil:
+                    done = engine_forward(self.engine, packets, <uint32_t>count, numbers, &left)
+            return [numbers[i] for i in range(left)] if done else None
+        finally:
+            free(packets)
 
     def start_threads(self):
         if self.engine == NULL or engine_end_reason(self.engine) != ENGINE_RUNNING:

@@ -143,6 +143,9 @@ class Producer:
     def staged(self) -> int:
         return (self._reserved - self._tail) % self._ring.capacity
 
+    def check(self) -> None:
+        self._check_usable()
+
     @property
     def ended(self) -> bool:
         return self._closed or self._ring.words[_HEAD] == abi.RING_CLOSED
@@ -418,6 +421,8 @@ class Consumer:
 
 class Batch(Sequence[memoryview]):
     """See ``_native.pyi``."""
+
+    whole = False
 
     def __init__(self, consumer: Consumer, span: _Span) -> None:
         self._consumer = consumer

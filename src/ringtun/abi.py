@@ -28,6 +28,20 @@ PACKET_ALIGNMENT: Final = 4
 PACKET_MAX_SIZE: Final = 0xFFFF
 
 IOCTL_REGISTER_RINGS: Final = 0xCA6CE5C0
+IOCTL_SET_OPTIONS: Final = 0xCA6CE5C4
+SET_OPTIONS_SIZE: Final = 4
+
+
+class Options(enum.IntFlag):
+    """What a client may ask for before it registers, by the request ``IOCTL_SET_OPTIONS``.
+
+    Extensions of ringtun's: a driver without one refuses it, and all else goes on as before.
+    """
+
+    WHOLE_PACKETS = 1
+    """Packets may be large, and have an offload header before them in the ring, both ways."""
+    TRUSTED_PACKETS = 2
+    """The client's packets are authenticated: their checksums need not be verified."""
 
 
 class Status(enum.IntEnum):
@@ -38,6 +52,7 @@ class Status(enum.IntEnum):
     INVALID_DEVICE_REQUEST = 0xC0000010
     ACCESS_DENIED = 0xC0000022
     INSUFFICIENT_RESOURCES = 0xC000009A
+    NOT_SUPPORTED = 0xC00000BB
     INVALID_USER_BUFFER = 0xC00000E8
     ALREADY_INITIALIZED = 0xC0000510
 

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ringtun import arguments
 from ringtun.control import Backend, Wanted, check_change, control_of
@@ -20,11 +20,13 @@ from ringtun.info import AdapterInfo, describe
 if TYPE_CHECKING:
     import uuid
 
+    from ringtun import abi
     from ringtun.aio import AsyncSession
     from ringtun.arguments import Address, Interface
     from ringtun.device.embedded import EmbeddedDevice, Pump
     from ringtun.driver.adapter import DriverAdapter
     from ringtun.host import AdapterHost
+    from ringtun.offload import OffloadPacket
     from ringtun.session import Session
     from ringtun.statistics import Statistics
 
@@ -156,7 +158,7 @@ class Adapter:
         self._closed = False
         self._let_go = False
         self._lock = threading.RLock()
-        self._sessions: weakref.WeakSet[Session | AsyncSession] = weakref.WeakSet()
+        self._sessions: weakref.WeakSet[Session[Any] | AsyncSession[Any]] = weakref.WeakSet()
         _handles.add(self)
 
     @property
@@ -228,9 +230,35 @@ class Adapter:
             check_change(host, interfaces, mtu)
             host.configure(addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen)
 
+    @overload
     def start_session(
-        self, *, capacity: int = 4 << 20, pump: Pump = "inline", spin: float = 0.0
-    ) -> Session:
+        self,
+        *,
+        capacity: int = ...,
+        pump: Pump = ...,
+        spin: float = ...,
+        offload: Literal[False] = ...,
+        verify_checksums: bool = ...,
+    ) -> Session[bytes]: ...
+    @overload
+    def start_session(
+        self,
+        *,
+        capacity: int = ...,
+        pump: Pump = ...,
+        spin: float = ...,
+        offload: Literal[True],
+        verify_checksums: bool = ...,
+    ) -> Session[OffloadPacket]: ...
+    def start_session(
+        self,
+        *,
+        capacity: int = 4 << 20,
+        pump: Pump = "inline",
+        spin: float = 0.0,
+        offload: bool = False,
+        verify_checksums: bool = True,
+    ) -> Session[Any]:
         """Connect the adapter: rings of ``capacity`` bytes, a power of two from 128 KiB to 64 MiB.
 
         ``pump="inline"`` moves packets inside the session's own calls: no thread, and what the host
@@ -238,37 +266,81 @@ class Adapter:
         move them, and then ``capacity`` is the buffer. A receive may ``spin`` so many seconds
         before it waits.
 
+        The session's packets are no larger than the MTU and have their checksums, though the kernel
+        hands over large ones, and is given large ones, where it can. With ``offload`` they are
+        `OffloadPacket`, as the kernel has them. Before packets that the program sends are merged
+        their checksums are verified; ``verify_checksums=False`` leaves that out, for a program
+        whose packets are authenticated already: damaged ones would reach the host's programs.
+
         Returns once the interface is running. Raises ``ValueError``; `AdapterBusy` while a session
         runs on it; `AdapterNotFound`; `DriverUnavailable` where this needs the native core and it
-        is not there.
+        is not there, or the adapter cannot serve ``offload``.
         """
         from ringtun.session import Session
 
-        session = Session(self._device(capacity, pump, spin), capacity, spin=spin)
+        device, options = self._device(capacity, pump, spin, offload, verify_checksums)
+        session: Session[Any] = Session(device, capacity, spin=spin, options=options)
         session._adapter = self
         self._sessions.add(session)
         return session
 
+    @overload
     def start_async_session(
-        self, *, capacity: int = 4 << 20, pump: Pump = "inline", spin: float = 0.0
-    ) -> AsyncSession:
+        self,
+        *,
+        capacity: int = ...,
+        pump: Pump = ...,
+        spin: float = ...,
+        offload: Literal[False] = ...,
+        verify_checksums: bool = ...,
+    ) -> AsyncSession[bytes]: ...
+    @overload
+    def start_async_session(
+        self,
+        *,
+        capacity: int = ...,
+        pump: Pump = ...,
+        spin: float = ...,
+        offload: Literal[True],
+        verify_checksums: bool = ...,
+    ) -> AsyncSession[OffloadPacket]: ...
+    def start_async_session(
+        self,
+        *,
+        capacity: int = 4 << 20,
+        pump: Pump = "inline",
+        spin: float = 0.0,
+        offload: bool = False,
+        verify_checksums: bool = True,
+    ) -> AsyncSession[Any]:
         """`start_session` for asyncio: ``async with adapter.start_async_session() as session``.
 
-        It belongs to the event loop in which it first waits, until that is closed.
+        It belongs to the event loop in which it first waits.
         """
         from ringtun.aio import AsyncSession
 
-        session = AsyncSession(self._device(capacity, pump, spin), capacity, spin=spin)
+        device, options = self._device(capacity, pump, spin, offload, verify_checksums)
+        session: AsyncSession[Any] = AsyncSession(device, capacity, spin=spin, options=options)
         session._session._adapter = self
         self._sessions.add(session)
         return session
 
-    def _device(self, capacity: int, pump: Pump, spin: float) -> EmbeddedDevice:
+    def _device(
+        self, capacity: int, pump: Pump, spin: float, offload: bool, verify_checksums: bool
+    ) -> tuple[EmbeddedDevice, abi.Options]:
+        from ringtun import abi
         from ringtun.device.embedded import EmbeddedDevice
 
-        self._open_host()
+        host = self._open_host()
         arguments.check_session(capacity, pump, spin)
-        return EmbeddedDevice(self._driver, pump)
+        arguments.check_flags(offload=offload, verify_checksums=verify_checksums)
+        options = abi.Options(0)
+        if offload:
+            arguments.check_offload_mtu(host.info().mtu)
+            options |= abi.Options.WHOLE_PACKETS
+        if not verify_checksums:
+            options |= abi.Options.TRUSTED_PACKETS
+        return EmbeddedDevice(self._driver, pump), options
 
     def statistics(self) -> Statistics:
         """What went through it, over all sessions since this process made or opened it."""

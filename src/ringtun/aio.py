@@ -15,16 +15,19 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from ringtun.errors import ConcurrencyError, EndReason, SessionClosed
+from ringtun.ring import Batch
 from ringtun.session import (
     GATHER_BYTES,
     MOST_PACKETS,
+    NO_OPTIONS,
     RECEIVE_BUDGET,
     ROOM_LOOK,
     SEND_BUDGET,
     UNFINISHED,
+    PacketT,
     ReservedSlot,
     Session,
 )
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
     from typing_extensions import Buffer
 
+    from ringtun import abi
     from ringtun.device import Device
-    from ringtun.ring import Batch, Slot
+    from ringtun.offload import OffloadPacket
+    from ringtun.ring import Slot
     from ringtun.statistics import Statistics
 
 __all__ = ["AsyncSession"]
@@ -46,8 +51,10 @@ T = TypeVar("T")
 _TURN = 256
 
 
-class AsyncSession:
+class AsyncSession(Generic[PacketT]):
     """Packets to and from one adapter, for asyncio. Made by ``Adapter.start_async_session``.
+
+    Of bytes, or with ``offload=True`` of `OffloadPacket`, as `Session` is.
 
     Everything but `close` is for the thread of the event loop in which the session is used first;
     another loop may follow once that one is closed, else it gets ``RuntimeError``. One task
@@ -62,9 +69,17 @@ class AsyncSession:
     the rings hold what no correct peer writes, `RingCorrupt`.
     """
 
-    def __init__(self, device: Device, capacity: int, *, spin: float = 0.0) -> None:
+    def __init__(
+        self,
+        device: Device,
+        capacity: int,
+        *,
+        spin: float = 0.0,
+        options: abi.Options = NO_OPTIONS,
+    ) -> None:
         """As `Session`, whose rings and whose end it shares."""
-        self._session = session = Session(device, capacity)
+        session: Session[PacketT] = Session(device, capacity, options=options)
+        self._session = session
         self._device = device
         self._consumer = session._consumer
         self._producer = session._producer
@@ -83,7 +98,7 @@ class AsyncSession:
 
     # ---- receiving ------------------------------------------------------------------------------
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> PacketT:
         """Wait for a packet, and take it."""
         self._receive_turn -= 1
         if self._receive_turn < 0:
@@ -91,13 +106,21 @@ class AsyncSession:
         packet = self._take(self._consumer.pop)
         if packet is None:
             packet = await self._await_packet(self._consumer.pop)
-        return packet
+        return cast("PacketT", packet)
 
-    def try_receive(self) -> bytes | None:
+    def try_receive(self) -> PacketT | None:
         """Take a packet if there is one; None otherwise. Never waits."""
         return self._take(self._session.try_receive)
 
-    async def receive_many(self, max_packets: int = 256) -> Batch:
+    @overload
+    async def receive_many(
+        self: AsyncSession[OffloadPacket], max_packets: int = 256
+    ) -> Batch[OffloadPacket]: ...
+    @overload
+    async def receive_many(
+        self: AsyncSession[bytes], max_packets: int = 256
+    ) -> Batch[memoryview]: ...
+    async def receive_many(self, max_packets: int = 256) -> Batch[Any]:
         """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
 
         The batch is that of `Session.receive_many`: use it in a ``with``, or release it.
@@ -115,7 +138,13 @@ class AsyncSession:
         self._receive_turn -= len(batch)
         return batch
 
-    def batches(self, max_packets: int = 256) -> _Batches:
+    @overload
+    def batches(
+        self: AsyncSession[OffloadPacket], max_packets: int = 256
+    ) -> _Batches[OffloadPacket]: ...
+    @overload
+    def batches(self: AsyncSession[bytes], max_packets: int = 256) -> _Batches[memoryview]: ...
+    def batches(self: AsyncSession[Any], max_packets: int = 256) -> _Batches[Any]:
         """`receive_many`, one after the other, each released before the next, the last one with
         the loop, however that ends.
 
@@ -127,7 +156,7 @@ class AsyncSession:
         """Packets as they come. Ends after this session's own `close`; any other end raises."""
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> PacketT:
         self._receive_turn -= 1
         if self._receive_turn < 0:
             await self._let_others()
@@ -138,7 +167,7 @@ class AsyncSession:
         except SessionClosed:
             self._end_iteration()
             raise
-        return packet
+        return cast("PacketT", packet)
 
     def _end_iteration(self) -> None:
         if self._session._reason is EndReason.CLOSED:
@@ -192,7 +221,7 @@ class AsyncSession:
 
     # ---- sending --------------------------------------------------------------------------------
 
-    async def send(self, packet: Buffer) -> None:
+    async def send(self, packet: Buffer | PacketT) -> None:
         """Send a packet: an IP packet of at most 65,535 bytes. Waits for room.
 
         Raises ``ValueError`` for what is no IP packet.
@@ -212,12 +241,12 @@ class AsyncSession:
             self._producer.submit()
         self._flush()
 
-    async def _push_in_turn(self, packet: Buffer) -> None:
+    async def _push_in_turn(self, packet: Buffer | PacketT) -> None:
         async with self._in_turn():
             while not self._push(packet):
                 await self._await_room()
 
-    def try_send(self, packet: Buffer) -> bool:
+    def try_send(self, packet: Buffer | PacketT) -> bool:
         """Send a packet if there is room for it now; False, and counted, otherwise. Never waits.
 
         There is no room either while another task waits to send, or gathers packets.
@@ -227,10 +256,10 @@ class AsyncSession:
             return False
         return self._session.try_send(packet)
 
-    async def send_many(self, packets: Batch | Iterable[Buffer]) -> int:
+    async def send_many(self, packets: Iterable[Buffer | PacketT]) -> int:
         """Send packets, shown to the driver together; returns how many: all of them.
 
-        A batch, of this session or another, is copied from ring to ring. Where a packet is no IP
+        A batch, of this session or another, goes as in `Session.send_many`. Where a packet is no IP
         packet, those before it are sent and ``ValueError`` is raised; cancelled, it may have sent
         the first of them.
         """
@@ -239,17 +268,22 @@ class AsyncSession:
         if not isinstance(packets, Sequence):
             packets = list(packets)
         total, done = len(packets), 0
+        at_once = self._send_turn >= 0 and not self._is_others_turn()
+        if at_once and self._inline and not self._gathering and isinstance(packets, Batch):
+            packets = self._session._forward(packets)
+            done = total - len(packets)
+        start = done
 
         def push() -> bool:
             nonlocal done
             try:
-                done += self._producer.push_many(packets, done)
+                done += self._producer.push_many(packets, done - start)
             except SessionClosed as error:
                 raise self._session._end_error(error) from None
             return done == total
 
         try:
-            if self._send_turn < 0 or self._is_others_turn() or not push():
+            if not at_once or not push():
                 async with self._in_turn():
                     while not push():
                         await self._await_room()
@@ -298,7 +332,7 @@ class AsyncSession:
             with ReservedSlot(self, slot) as reserved:
                 yield reserved
 
-    def _push(self, packet: Buffer) -> bool:
+    def _push(self, packet: Buffer | PacketT) -> bool:
         try:
             return self._producer.push(packet)
         except SessionClosed as error:
@@ -445,25 +479,26 @@ class AsyncSession:
             self._room.close()
 
 
-class _Batches:
+class _Batches(Generic[T]):
     """The batches of a session, each released before the next, and with the iterator."""
 
-    def __init__(self, session: AsyncSession, max_packets: int) -> None:
+    def __init__(self, session: AsyncSession[Any], max_packets: int) -> None:
         self._session = session
         self._max_packets = max_packets
-        self._batch: Batch | None = None
+        self._batch: Batch[T] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Batch:
+    async def __anext__(self) -> Batch[T]:
         self._release()
         try:
-            self._batch = await self._session.receive_many(self._max_packets)
+            batch: Batch[Any] = await self._session.receive_many(self._max_packets)
         except SessionClosed:
             self._session._end_iteration()
             raise
-        return self._batch
+        self._batch = batch
+        return batch
 
     async def aclose(self) -> None:
         """Release the last batch; for ``contextlib.aclosing``."""

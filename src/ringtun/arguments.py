@@ -27,6 +27,7 @@ __all__ = [
     "check_mtu",
     "check_name",
     "check_netns",
+    "check_offload_mtu",
     "check_session",
     "check_txqueuelen",
 ]
@@ -35,6 +36,7 @@ MAX_TXQUEUELEN: Final = 1 << 19  # the kernel keeps an array of so many pointers
 MAX_ID: Final = 0xFFFFFFFE
 MIN_MTU: Final = 68
 MAX_MTU: Final = 65535
+MAX_OFFLOAD_MTU: Final = 65520  # with its header, a packet still fits a slot
 MIN_IPV6_MTU: Final = 1280  # RFC 8200; with a smaller one the kernel takes IPv6 away
 MAX_NAME: Final = 15  # IFNAMSIZ of linux/if.h, less its end
 
@@ -177,6 +179,14 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_offload_mtu(mtu: int) -> None:
+    """The MTU of an adapter whose packets have an offload header before them in a slot."""
+    if mtu > MAX_OFFLOAD_MTU:
+        raise ValueError(
+            f"offload=True takes an mtu of at most {MAX_OFFLOAD_MTU} bytes, and it is {mtu}"
+        )
 
 
 def _check_number(argument: str, value: object, least: int, most: int, unit: str) -> None:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, cast, overload
 
+from ringtun import abi
 from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClosed
 from ringtun.event import Event
 from ringtun.offer import Offer
@@ -29,12 +30,19 @@ from ringtun.statistics import Statistics
 from ringtun.step import StepResult
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeVar
 
     from ringtun._native import Space
     from ringtun.device import Device
+    from ringtun.offload import OffloadPacket
 
-__all__ = ["ReservedSlot", "Session"]
+    PacketT = TypeVar("PacketT", default=bytes)
+else:
+    from typing import TypeVar
+
+    PacketT = TypeVar("PacketT")
+
+__all__ = ["PacketT", "ReservedSlot", "Session"]
 
 T = TypeVar("T")
 
@@ -45,12 +53,16 @@ GATHER_BYTES = 1 << 16
 ROOM_LOOK = 0.001
 # A wait is cut into pieces of so many seconds: the kernel's clock takes no larger ones.
 _LONGEST_WAIT = 86400.0
+NO_OPTIONS = abi.Options(0)
 MOST_PACKETS = 1 << 16
 UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
 
 
-class Session:
+class Session(Generic[PacketT]):
     """Packets to and from one adapter, by blocking calls. Made by ``Adapter.start_session``.
+
+    A ``Session[bytes]`` receives bytes, or views of a batch. A ``Session[OffloadPacket]``, of
+    ``offload=True``, receives and sends `OffloadPacket` in their place.
 
     One thread receives and one sends at a time, each without disturbing the other; a second one
     gets `ConcurrencyError`. Packets of one direction keep their order. Timeouts are in seconds:
@@ -61,16 +73,26 @@ class Session:
     the rings hold what no correct peer writes, `RingCorrupt`.
     """
 
-    def __init__(self, device: Device, capacity: int, *, spin: float = 0.0) -> None:
+    def __init__(
+        self,
+        device: Device,
+        capacity: int,
+        *,
+        spin: float = 0.0,
+        options: abi.Options = NO_OPTIONS,
+    ) -> None:
         """Register rings of ``capacity`` bytes with ``device``, which the session owns from now on.
 
-        Raises what `Offer` and ``Device.register_rings`` raise; the device is closed then.
+        Raises what `Offer`, ``Device.set_options`` and ``Device.register_rings`` raise; the device
+        is closed then.
         """
         self._over = threading.Event()  # everything was given back
         self._over.set()
         try:
             offer = Offer(capacity)
             try:
+                if options:
+                    device.set_options(options)
                 device.register_rings(offer.rings, offer.descriptors)
                 self._stop = Event()
             except BaseException:
@@ -98,11 +120,18 @@ class Session:
         self._event = offer.to_client_event
         self._space = device.to_host_space
         self._inline = device.host_fd is not None
+        self._whole = bool(options & abi.Options.WHOLE_PACKETS)
+        wrapping, prefixing = _whole() if options & abi.Options.WHOLE_PACKETS else ({}, {})
         self._consumer = Consumer(
-            offer.to_client.mapping, capacity, self._event, device.to_client_space
+            offer.to_client.mapping, capacity, self._event, device.to_client_space, **wrapping
         )
         self._producer = Producer(
-            offer.to_host.mapping, capacity, offer.to_host_event, self._space, ip_only=True
+            offer.to_host.mapping,
+            capacity,
+            offer.to_host_event,
+            self._space,
+            ip_only=True,
+            **prefixing,
         )
         offer.forget_memory_descriptors()
         self._receive_poll = _poll(self._stop, self._event)
@@ -114,16 +143,16 @@ class Session:
 
     # ---- receiving ------------------------------------------------------------------------------
 
-    def receive(self, timeout: float | None = None) -> bytes:
+    def receive(self, timeout: float | None = None) -> PacketT:
         """Wait for a packet, and take it."""
         packet = self._take(self._consumer.pop)
         if packet is None:
             packet = self._await_packet(self._consumer.pop, timeout)
         if self._epoll is not None:
             self._keep_level()
-        return packet
+        return cast("PacketT", packet)
 
-    def try_receive(self) -> bytes | None:
+    def try_receive(self) -> PacketT | None:
         """Take a packet if there is one; None otherwise. Never waits."""
         packet = self._take(self._consumer.pop)
         if packet is None:
@@ -131,9 +160,17 @@ class Session:
             packet = self._take(self._consumer.pop)
         if self._epoll is not None:
             self._keep_level()
-        return packet
+        return cast("PacketT | None", packet)
 
-    def receive_many(self, max_packets: int = 256, timeout: float | None = None) -> Batch:
+    @overload
+    def receive_many(
+        self: Session[OffloadPacket], max_packets: int = 256, timeout: float | None = None
+    ) -> Batch[OffloadPacket]: ...
+    @overload
+    def receive_many(
+        self: Session[bytes], max_packets: int = 256, timeout: float | None = None
+    ) -> Batch[memoryview]: ...
+    def receive_many(self, max_packets: int = 256, timeout: float | None = None) -> Batch[Any]:
         """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
 
         The batch is a sequence of writable views into the ring; use it in a ``with``, or release
@@ -153,7 +190,15 @@ class Session:
             self._keep_level()
         return batch
 
-    def batches(self, max_packets: int = 256) -> Generator[Batch, None, None]:
+    @overload
+    def batches(
+        self: Session[OffloadPacket], max_packets: int = 256
+    ) -> Generator[Batch[OffloadPacket], None, None]: ...
+    @overload
+    def batches(
+        self: Session[bytes], max_packets: int = 256
+    ) -> Generator[Batch[memoryview], None, None]: ...
+    def batches(self: Session[Any], max_packets: int = 256) -> Generator[Batch[Any], None, None]:
         """`receive_many`, one after the other, each released before the next.
 
         Ends after this session's own `close`; any other end raises.
@@ -168,7 +213,7 @@ class Session:
             with batch:
                 yield batch
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[PacketT]:
         """Packets as they come. Ends after this session's own `close`; any other end raises."""
         while True:
             try:
@@ -219,7 +264,7 @@ class Session:
 
     # ---- sending --------------------------------------------------------------------------------
 
-    def send(self, packet: Buffer, timeout: float | None = None) -> None:
+    def send(self, packet: Buffer | PacketT, timeout: float | None = None) -> None:
         """Send a packet: an IP packet of at most 65,535 bytes. Waits for room.
 
         Raises ``ValueError`` for what is no IP packet.
@@ -236,7 +281,7 @@ class Session:
             self._await_room(lambda: self._producer.write(packet), timeout)
         self._flush(timeout)
 
-    def try_send(self, packet: Buffer) -> bool:
+    def try_send(self, packet: Buffer | PacketT) -> bool:
         """Send a packet if there is room for it now; False, and counted, otherwise. Never waits."""
         self._check_sender()
         try:
@@ -252,11 +297,12 @@ class Session:
             self._send_full += 1
         return sent
 
-    def send_many(self, packets: Batch | Iterable[Buffer], timeout: float | None = None) -> int:
+    def send_many(self, packets: Iterable[Buffer | PacketT], timeout: float | None = None) -> int:
         """Send packets, shown to the driver together; returns how many: all, unless time ran out.
 
-        A batch, of this session or another, is copied from ring to ring. Where a packet is no IP
-        packet, those before it are sent and ``ValueError`` is raised.
+        A batch, of this session or another, goes to the host without a copy where both are
+        ``pump="inline"`` and nothing waits before it, and is copied from ring to ring otherwise.
+        Where a packet is no IP packet, those before it are sent and ``ValueError`` is raised.
         """
         self._check_sender()
         if isinstance(packets, (bytes, bytearray, memoryview)):
@@ -264,10 +310,14 @@ class Session:
         if not isinstance(packets, Sequence):
             packets = list(packets)
         total, done = len(packets), 0
+        if self._inline and isinstance(packets, Batch):
+            packets = self._forward(packets)
+            done = total - len(packets)
+        start = done
 
         def push() -> bool:
             nonlocal done
-            done += self._producer.push_many(packets, done)
+            done += self._producer.push_many(packets, done - start)
             return done == total
 
         try:
@@ -279,6 +329,17 @@ class Session:
         finally:
             self._show(timeout)
         return done
+
+    def _forward(self, batch: Batch[Any]) -> Sequence[Any]:
+        """Give the host a batch past the ring; returns what of it has to go through the ring."""
+        if batch.whole != self._whole or self._producer.staged or self._gatherer is not None:
+            return batch
+        try:
+            self._producer.check()
+        except SessionClosed as error:
+            raise self._end_error(error) from None
+        left = self._device.forward(batch)
+        return batch if left is None else [batch[number] for number in left]
 
     @contextmanager
     def gather(self) -> Iterator[None]:
@@ -303,7 +364,7 @@ class Session:
         if self._producer.staged:
             self._show(None)
 
-    def _gather(self, packet: Buffer, timeout: float | None) -> None:
+    def _gather(self, packet: Buffer | PacketT, timeout: float | None) -> None:
         try:
             pushed = self._producer.push(packet)
         except SessionClosed as error:
@@ -634,6 +695,13 @@ class ReservedSlot:
         self._slot.abandon()
 
 
+def _whole() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What consumer and producer of whole packets are made with."""
+    from ringtun.offload import HEADER_SIZE, OffloadPacket
+
+    return {"wrap": OffloadPacket}, {"prefix": HEADER_SIZE}
+
+
 def _poll(stop: Event, event: Event | Space | None) -> select.poll:
     poll = select.poll()
     poll.register(stop.fileno(), select.POLLIN)
@@ -659,7 +727,7 @@ def _deadline(timeout: float | None) -> float | None:
     return time.monotonic() + timeout
 
 
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
 
 def _close_sessions() -> None:

@@ -24,6 +24,8 @@ class Discards:
     """From the host, neither IPv4 nor IPv6."""
     not_ip_from_client: int = 0
     """From the client, neither IPv4 nor IPv6."""
+    malformed: int = 0
+    """Either way, with an offload header that does not fit the packet."""
     host_down: int = 0
     """From the client, while the interface was down."""
     refused: int = 0
@@ -54,6 +56,10 @@ class Statistics:
     """From the ring to the host, which took them."""
     sent_bytes: int = 0
     """Of those packets."""
+    split: int = 0
+    """Large packets from the host that became several of the received ones."""
+    merged: int = 0
+    """Large packets for the host that were made of several of the sent ones."""
     discards: Discards = field(default_factory=Discards)
     """What went nowhere, by reason."""
     send_full: int = 0

@@ -31,6 +31,11 @@ class VnetHeader(NamedTuple):
         """The 10 bytes that travel."""
         return struct.pack("=BBHHHH", *self)
 
+    @classmethod
+    def unpack(cls, header: bytes) -> VnetHeader:
+        """The same from the bytes."""
+        return cls(*struct.unpack("=BBHHHH", header))
+
 
 class Malformed(Exception):
     """The header and the packet do not fit together."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ringtun._native import Space
-    from ringtun.abi import RegisterRings
+    from ringtun._native import Batch, Space
+    from ringtun.abi import Options, RegisterRings
     from ringtun.errors import EndReason
     from ringtun.statistics import Statistics
 
@@ -26,6 +26,12 @@ class Device(Protocol):
     host_fd: int | None
     """With an inline engine, what to wait for beside the events: the host's descriptor."""
 
+    def set_options(self, options: Options) -> None:
+        """Ask for options of the session, before its rings are registered.
+
+        Raises `DriverUnavailable` where the driver or the adapter cannot serve them.
+        """
+
     def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
         """Register both rings; returns once the adapter is connected.
 
@@ -38,6 +44,13 @@ class Device(Protocol):
 
     def pump_to_host(self, budget: int) -> int:
         """Inline: move packets from the ring to the host; else nothing. A `StepResult`."""
+
+    def forward(self, batch: Batch[Any]) -> list[int] | None:
+        """Inline: packets of another session's batch to the host, past the to_host ring.
+
+        None: they have to go through the ring. Else which of them the host did not take, in the
+        order in which they are to go.
+        """
 
     def end_reason(self) -> EndReason:
         """Why the driver ended the session."""

@@ -7,20 +7,21 @@ the two `Space` objects by which each side waits for room.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ringtun import abi
 from ringtun.abi import RegisterRings, Status
 from ringtun.driver.engine import EngineEnd
 from ringtun.driver.registration import Refusal
-from ringtun.errors import AdapterBusy, EndReason, RegistrationError
+from ringtun.errors import AdapterBusy, DriverUnavailable, EndReason, RegistrationError
 from ringtun.ring import NATIVE
 from ringtun.statistics import Statistics
 from ringtun.step import StepResult
 
 if TYPE_CHECKING:
-    from ringtun._native import Space
+    from ringtun._native import Batch, Space
     from ringtun.driver.adapter import DriverAdapter
 
 __all__ = ["EmbeddedDevice", "Pump"]
@@ -58,6 +59,18 @@ class EmbeddedDevice:
 
             self.to_client_space, self.to_host_space = _native.Space(), _native.Space()
 
+    def set_options(self, options: abi.Options) -> None:
+        """See `ringtun.device.Device`."""
+        payload = options.to_bytes(abi.SET_OPTIONS_SIZE, sys.byteorder)
+        try:
+            self._handle.set_options(abi.IOCTL_SET_OPTIONS, payload)
+        except Refusal as refusal:
+            raise DriverUnavailable(
+                errno.EOPNOTSUPP,
+                f"adapter {self.name} has no offload=True: it takes ringtun's native core, and an "
+                "adapter of the kernel's with offload headers",
+            ) from refusal
+
     def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
         """See `ringtun.device.Device`."""
         try:
@@ -91,6 +104,12 @@ class EmbeddedDevice:
         if self._inline:
             return self._engine.step_to_host(budget)
         return StepResult.IDLE
+
+    def forward(self, batch: Batch[Any]) -> list[int] | None:
+        """See `ringtun.device.Device`."""
+        if not self._inline or not NATIVE:
+            return None
+        return self._handle.engine.forward(batch)
 
     def end_reason(self) -> EndReason:
         """See `ringtun.device.Device`."""

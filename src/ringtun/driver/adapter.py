@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ringtun import abi
 from ringtun.abi import Status
-from ringtun.driver.engine import Engine, EngineEnd, make_engine
+from ringtun.driver.engine import Engine, EngineEnd, can_offload, make_engine
 from ringtun.driver.lifecycle import AdapterState, LifeEvent, next_state
 from ringtun.driver.registration import Refusal, Registration, accept
 from ringtun.errors import AdapterNotFound
@@ -110,6 +112,7 @@ class Handle:
         self._adapter = adapter
         self._engine: Engine | None = None
         self._registration: Registration | None = None
+        self._options = abi.Options(0)
         self._drained = 0
         self._drops_before = 0
         self._final: Statistics | None = None
@@ -123,6 +126,29 @@ class Handle:
         if self._engine is None:
             raise ValueError("no rings are registered on this handle")
         return self._engine
+
+    def set_options(self, code: int, payload: bytes) -> None:
+        """Take what a client asks for of the session that it will register.
+
+        Raises `Refusal`; nothing has changed then.
+        """
+        with self._adapter._lock:
+            if code != abi.IOCTL_SET_OPTIONS or self._engine is not None:
+                raise Refusal(Status.INVALID_DEVICE_REQUEST, f"request 0x{code:08X} is not for now")
+            if len(payload) != abi.SET_OPTIONS_SIZE:
+                raise Refusal(
+                    Status.INVALID_PARAMETER,
+                    f"options have {abi.SET_OPTIONS_SIZE} bytes, not {len(payload)}",
+                )
+            bits = int.from_bytes(payload, sys.byteorder)
+            if bits & ~sum(abi.Options):
+                raise Refusal(Status.INVALID_PARAMETER, f"there are no options 0x{bits:08X}")
+            options = abi.Options(bits)
+            if options & abi.Options.WHOLE_PACKETS and not (
+                can_offload() and self._adapter._host.offloads
+            ):
+                raise Refusal(Status.NOT_SUPPORTED, "whole packets are not to be had here")
+            self._options = options
 
     def register(
         self,
@@ -153,7 +179,7 @@ class Handle:
             registration = accept(code, payload, descriptors)
             engine = None
             try:
-                self._drained = adapter._host.connect()
+                self._drained = adapter._host.connect(can_offload())
                 self._drops_before = adapter._host.queue_drops()
                 engine = make_engine(
                     adapter._host,
@@ -161,6 +187,7 @@ class Handle:
                     threads=threads,
                     to_client_space=to_client_space,
                     to_host_space=to_host_space,
+                    options=self._options,
                 )
                 self._engine, self._registration, adapter._owner = engine, registration, self
                 adapter._happened(LifeEvent.REGISTERED)
@@ -187,6 +214,8 @@ class Handle:
                 received_bytes=received["bytes"],
                 sent_packets=sent["packets"],
                 sent_bytes=sent["bytes"],
+                split=received["large"],
+                merged=sent["large"],
                 discards=Discards(
                     host_queue_full=drops,
                     drained=self._drained,
@@ -194,6 +223,7 @@ class Handle:
                     too_big=received["too_big"],
                     not_ip_from_host=received["not_ip"],
                     not_ip_from_client=sent["not_ip"],
+                    malformed=received["malformed"] + sent["malformed"],
                     host_down=sent["host_down"],
                     refused=sent["refused"],
                     no_memory=sent["no_memory"],

@@ -10,7 +10,7 @@ import enum
 import errno
 import threading
 import warnings
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ringtun import abi
 from ringtun.errors import DriverUnavailable, SessionClosed
@@ -19,16 +19,19 @@ from ringtun.ring import NATIVE, twin_works_here
 from ringtun.step import StepResult
 
 if TYPE_CHECKING:
-    from ringtun._native import Space
+    from ringtun._native import Batch, Space
     from ringtun.driver.registration import Registration
     from ringtun.host import Host
 
-__all__ = ["Engine", "EngineEnd", "PythonEngine", "make_engine"]
+__all__ = ["Engine", "EngineEnd", "PythonEngine", "can_offload", "make_engine"]
 
 _CURE = (
     "ringtun's native core is not here: install a C compiler and the Python headers "
     "(python3-dev), then reinstall ringtun"
 )
+
+
+_NO_OPTIONS = abi.Options(0)
 
 
 class EngineEnd(enum.IntEnum):
@@ -45,6 +48,7 @@ class Engine(Protocol):
 
     def step_to_client(self, budget: int) -> int: ...
     def step_to_host(self, budget: int) -> int: ...
+    def forward(self, batch: Batch[Any]) -> list[int] | None: ...
     def start_threads(self) -> None: ...
     def end(self, reason: int) -> None: ...
     def close(self) -> None: ...
@@ -56,6 +60,11 @@ class Engine(Protocol):
     def counters(self) -> tuple[dict[str, int], dict[str, int]]: ...
 
 
+def can_offload() -> bool:
+    """Whether the engines made here take large packets from the host, and give it some."""
+    return NATIVE
+
+
 def make_engine(
     host: Host,
     registration: Registration,
@@ -63,6 +72,7 @@ def make_engine(
     threads: bool,
     to_client_space: Space | None = None,
     to_host_space: Space | None = None,
+    options: abi.Options = _NO_OPTIONS,
 ) -> Engine:
     """An engine for an accepted offer, run by its own threads or by whoever calls its steps.
 
@@ -82,6 +92,7 @@ def make_engine(
             to_host.event.fileno(),
             to_client_space=to_client_space,
             to_host_space=to_host_space,
+            options=options,
         )
         try:
             if threads:
@@ -124,9 +135,11 @@ class PythonEngine:
                 (
                     "packets",
                     "bytes",
+                    "large",
                     "invalid_head",
                     "too_big",
                     "not_ip",
+                    "malformed",
                     "host_down",
                     "refused",
                     "no_memory",
@@ -205,6 +218,10 @@ class PythonEngine:
             counters["invalid_head"] += 1
         self._pending = None
         return StepResult.MORE
+
+    def forward(self, batch: Batch[Any]) -> list[int] | None:
+        """Everything goes through the ring here."""
+        return None
 
     def step_to_host(self, budget: int) -> int:
         with self._locks[1]:

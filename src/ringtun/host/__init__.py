@@ -20,6 +20,10 @@ class Host(Protocol):
     ``OSError`` with EBADFD once the interface is gone.
     """
 
+    @property
+    def offloads(self) -> bool:
+        """Whether the packets of `native` have offload headers, once connected with offload."""
+
     def fileno(self) -> int:
         """Readable when there is a packet to read; in error when the interface is gone."""
 
@@ -28,8 +32,12 @@ class Host(Protocol):
 
     def read_packet(self) -> bytes | None: ...
     def write_packet(self, packet: bytes) -> None: ...
-    def connect(self) -> int:
-        """Plug in the cable for a new session; returns the stale packets thrown away before."""
+    def connect(self, offload: bool) -> int:
+        """Plug in the cable for a new session; returns the stale packets thrown away before.
+
+        With ``offload`` the engine of the session takes large packets and missing checksums: the
+        native one, by `native`.
+        """
 
     def disconnect(self) -> None:
         """Pull the cable. Never raises for an interface that is gone."""

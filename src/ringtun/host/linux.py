@@ -14,6 +14,7 @@ from ringtun.host.drops import DropCounter
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, LinkInfo, delete
+from ringtun.host.offload import Coalesces, probe
 
 if TYPE_CHECKING:
     from ringtun import _native
@@ -33,6 +34,8 @@ class LinuxHost:
         self.link = Link(tun.namespace, tun.ifindex)
         self._changing = threading.Lock()  # each looks at what is there first
         self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
+        self.coalesces = Coalesces.ALL if tun.vnet else Coalesces(0)
+        self._native: _native.TunHost | None = None  # of the session that runs
 
     @classmethod
     def create(
@@ -55,6 +58,8 @@ class LinuxHost:
         host: LinuxHost | None = None
         try:
             host = cls(tun)
+            if tun.vnet:
+                host.coalesces = probe(tun.fileno())
             host.link.configure(
                 alias=alias,
                 txqueuelen=txqueuelen,
@@ -97,6 +102,11 @@ class LinuxHost:
         """Where the interface is."""
         return self._tun.namespace
 
+    @property
+    def offloads(self) -> bool:
+        """See `ringtun.host.Host`."""
+        return self._tun.vnet
+
     def info(self) -> LinkInfo:
         """The interface as the kernel has it now."""
         return self.link.info()
@@ -134,7 +144,8 @@ class LinuxHost:
         """See `ringtun.host.Host`."""
         from ringtun import _native
 
-        return _native.TunHost(self._tun.fileno())
+        self._native = _native.TunHost(self._tun.fileno(), self._tun.vnet, self.coalesces)
+        return self._native
 
     def read_packet(self) -> bytes | None:
         """See `ringtun.host.Host`."""
@@ -144,9 +155,10 @@ class LinuxHost:
         """See `ringtun.host.Host`."""
         self._tun.write_packet(packet)
 
-    def connect(self) -> int:
+    def connect(self, offload: bool) -> int:
         """See `ringtun.host.Host`. Returns once the interface is running, where it is up."""
         try:
+            self._tun.offload(offload)
             drained = self._tun.drain()
             self._tun.carrier(True)
         except OSError as error:
@@ -161,8 +173,12 @@ class LinuxHost:
 
     def disconnect(self) -> None:
         """See `ringtun.host.Host`."""
+        if self._native is not None:
+            self.coalesces &= Coalesces(self._native.coalesces)
+            self._native = None
         with suppress(OSError, ValueError):
             self._tun.carrier(False)
+            self._tun.offload(False)  # whoever opens a persistent one next may not know of it
 
     def queue_drops(self) -> int:
         """See `ringtun.host.Host`. The last count where the interface is gone."""
@@ -170,6 +186,7 @@ class LinuxHost:
 
     def abandon(self) -> None:
         """In a forked child: close our copy of the queue, which would keep the interface alive."""
+        self._native = None  # with a copy of its own
         self.close()
 
     def delete(self) -> None:

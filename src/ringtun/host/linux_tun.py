@@ -27,6 +27,7 @@ from ringtun.errors import (
     DriverUnavailable,
 )
 from ringtun.host.namespace import Namespace
+from ringtun.host.offload import NO_OFFLOAD, VNET_HEADER_SIZE
 
 __all__ = ["LinuxTun"]
 
@@ -40,6 +41,7 @@ TUNSETGROUP: Final = 0x400454CE
 TUNGETFEATURES: Final = 0x800454CF
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNGETIFF: Final = 0x800454D2
+TUNSETVNETHDRSZ: Final = 0x400454D8
 TUNSETCARRIER: Final = 0x400454E2
 IFF_TUN: Final = 0x0001
 IFF_TAP: Final = 0x0002
@@ -49,6 +51,11 @@ IFF_PERSIST: Final = 0x0800
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
+TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_USO4: Final = 0x20
+TUN_F_USO6: Final = 0x40
 # linux/sockios.h
 SIOCGIFINDEX: Final = 0x8933
 # linux/if.h: struct ifreq; its union holds the flags or the index
@@ -62,14 +69,15 @@ CURE: Final = "run as root, or start the driver service and join group ringtun"
 class LinuxTun:
     """One queue of a TUN device, owned through its descriptor (non-blocking, close-on-exec).
 
-    Packets are bare IP packets: no header before them, no offload. The device is made, and joined,
-    without a carrier; `carrier` turns it on. A device that is not persistent goes with its queue.
+    Its calls take and give bare IP packets. On the descriptor each has a header before it, where
+    the kernel knows that (``vnet``): see `offload`. The device is made, and joined, without a
+    carrier; `carrier` turns it on. A device that is not persistent goes with its queue.
 
     `close` it, or use it in a ``with`` statement; a forgotten one warns. The namespace is the
     caller's to close.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_ifindex", "_name", "_namespace", "_persistent")
+    __slots__ = ("__weakref__", "_fd", "_ifindex", "_name", "_namespace", "_persistent", "vnet")
 
     def __init__(self, fd: int, namespace: Namespace) -> None:
         """Take over ``fd``, an open TUN node without a device; use `create` or `attach` instead."""
@@ -78,6 +86,7 @@ class LinuxTun:
         self._name = ""
         self._ifindex = 0
         self._persistent = False
+        self.vnet = False  # each packet has a header of VNET_HEADER_SIZE bytes before it
         _queues.add(self)
 
     @classmethod
@@ -122,7 +131,7 @@ class LinuxTun:
                 tun._join(name, 0)
                 if not tun._persistent:  # it went since the look above, and was made anew
                     raise _not_found(name, errno.ENODEV)
-                tun._ioctl("switch off offload of", TUNSETOFFLOAD, 0)
+                tun.offload(False)
             except BaseException:
                 tun.close()
                 raise
@@ -135,7 +144,8 @@ class LinuxTun:
         self._name = name
         features = INT.unpack(self._ioctl("look at", TUNGETFEATURES, bytes(INT.size)))[0]
         no_carrier = features & IFF_NO_CARRIER
-        flags = IFF_TUN | IFF_NO_PI | no_carrier | exclusive
+        vnet = features & IFF_VNET_HDR
+        flags = IFF_TUN | IFF_NO_PI | vnet | no_carrier | exclusive
         try:
             fcntl.ioctl(self._fd, TUNSETIFF, IFREQ_FLAGS.pack(os.fsencode(name), flags))
         except OSError as error:
@@ -147,11 +157,14 @@ class LinuxTun:
         got_name, got = IFREQ_FLAGS.unpack(reply)
         self._persistent = bool(got & IFF_PERSIST)
         kind = got & (IFF_TUN | IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE)
-        if kind != IFF_TUN | IFF_NO_PI or os.fsdecode(got_name.rstrip(b"\0")) != name:
+        if kind != IFF_TUN | IFF_NO_PI | vnet or os.fsdecode(got_name.rstrip(b"\0")) != name:
             raise DriverUnavailable(
                 errno.EINVAL,
                 f"the kernel gave another device than TUN {name}: {got_name!r}, flags {got:#x}",
             )
+        if vnet:
+            self._ioctl("set the headers of", TUNSETVNETHDRSZ, INT.pack(VNET_HEADER_SIZE))
+            self.vnet = True
         self._ifindex = _interface_index(name)
 
     def fileno(self) -> int:
@@ -188,6 +201,22 @@ class LinuxTun:
         """
         self._ioctl("switch the carrier of", TUNSETCARRIER, INT.pack(on))
 
+    def offload(self, on: bool) -> bool:
+        """Let the kernel leave checksums and segmentation to the reader, or do both itself.
+
+        On, a read may give a packet of 64 KiB whatever the MTU, and one whose checksum is missing.
+        UDP's are among them where the kernel can (Linux 6.2). Returns whether it is on: not without
+        ``vnet``. It belongs to the device, and outlives a queue of a persistent one.
+        """
+        if on and self.vnet:
+            tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+            for mask in (tcp | TUN_F_USO4 | TUN_F_USO6, tcp):
+                with suppress(OSError):
+                    self._ioctl("switch on offload of", TUNSETOFFLOAD, mask)
+                    return True
+        self._ioctl("switch off offload of", TUNSETOFFLOAD, 0)
+        return False
+
     def drain(self) -> int:
         """Read every queued packet and throw it away; return how many there were.
 
@@ -197,17 +226,18 @@ class LinuxTun:
         count = 0
         with suppress(BlockingIOError):
             while True:
-                os.read(fd, 1)  # the rest of the packet goes with it
+                os.read(fd, VNET_HEADER_SIZE)  # the rest of the packet goes with it
                 count += 1
         return count
 
     def read_packet(self) -> bytes | None:
-        """The next packet that the host sent, or None where there is none.
+        """The next packet that the host sent, or None where there is none; with `offload` off.
 
         Raises the kernel's ``OSError``: EBADFD once the interface is removed.
         """
+        prefix = VNET_HEADER_SIZE if self.vnet else 0
         try:
-            return os.read(self.fileno(), PACKET_MAX_SIZE)
+            return os.read(self.fileno(), prefix + PACKET_MAX_SIZE)[prefix:]
         except BlockingIOError:
             return None
 
@@ -217,7 +247,7 @@ class LinuxTun:
         Raises the kernel's ``OSError``: EINVAL for what is not IP, EIO while the interface is down,
         EBADFD once it is removed.
         """
-        os.write(self.fileno(), packet)
+        os.writev(self.fileno(), (NO_OFFLOAD, packet) if self.vnet else (packet,))
 
     def persist(self, owner: int | None = None, group: int | None = None) -> None:
         """Let the device outlive its queue, for the user id ``owner`` or the group id ``group``.

@@ -53,6 +53,7 @@ class MemoryHost:
     """
 
     backend = "memory"
+    offloads = False
 
     def __init__(self, incoming: _native.Link | Queue, outgoing: _native.Link | Queue) -> None:
         self._incoming = incoming
@@ -138,7 +139,7 @@ class MemoryHost:
     def abandon(self) -> None:
         """In a forked child: nothing is held."""
 
-    def connect(self) -> int:
+    def connect(self, offload: bool) -> int:
         """See `ringtun.host.Host`."""
         self._info = replace(self._info, carrier=True)
         return self._incoming.connect()

@@ -10,7 +10,9 @@
 
 #include <pthread.h>
 
+#include "coalesce.h"
 #include "host.h"
+#include "segment.h"
 #include "space.h"
 
 enum engine_result {
@@ -27,12 +29,22 @@ enum engine_end {
     ENGINE_CORRUPT,  /* the client broke the contract in its to_host ring */
 };
 
+/* What a client asked for before it registered. */
+enum engine_options {
+    /* Its packets have a struct vnet_header before them in the ring, both ways, and may be large. */
+    ENGINE_WHOLE = 1,
+    /* Its packets are authenticated: their checksums are not looked at before they are merged. */
+    ENGINE_TRUSTED = 2,
+};
+
 struct engine_counters {
     uint64_t packets;
     uint64_t bytes;
+    uint64_t large;        /* reads or writes of the host's that moved several of these packets */
     uint64_t invalid_head; /* to_client: the client's Head was no offset; the packet was dropped */
     uint64_t too_big;      /* to_client: over TUN_PACKET_MAX_SIZE */
     uint64_t not_ip;       /* either way: neither IPv4 nor IPv6 */
+    uint64_t malformed;    /* either way: a vnet_header that does not fit its packet */
     uint64_t host_down;    /* to_host: the interface was down */
     uint64_t refused;      /* to_host: the host would not have it */
     uint64_t no_memory;    /* to_host: the host was short of memory */
@@ -40,20 +52,29 @@ struct engine_counters {
 
 struct engine {
     struct host *host;
+    uint32_t options; /* enum engine_options */
 
     pthread_mutex_t to_client_lock;
     struct ring_producer to_client;
     struct ring_space *to_client_space; /* NULL: the client tells nobody when it releases */
     int send_event;
-    uint32_t pending_size; /* a packet that was read and has not found room yet; 0: none */
-    uint8_t pending[TUN_PACKET_MAX_SIZE + 1];
     struct engine_counters to_client_counters;
+    /* What was read and has not found room yet: a packet of so many bytes (0: none), or, where large
+     * packets are split, what the segmenter has not written yet. */
+    uint32_t pending_size;
+    struct segmenter segmenter;
+    uint8_t pending[VNET_HEADER_SIZE + TUN_PACKET_MAX_SIZE + 1];
 
     pthread_mutex_t to_host_lock;
     struct ring_consumer to_host;
     struct ring_space *to_host_space; /* NULL: nobody waits for room */
     int receive_event;
     struct engine_counters to_host_counters;
+    /* Where packets are merged: the item to be written next, and, of one that the host refused as a
+     * whole, the packet to be written next by itself. */
+    uint32_t item, single;
+    bool singly, single_failed;
+    struct coalescer coalescer;
 
     enum engine_end end; /* written with both locks held */
 
@@ -68,13 +89,25 @@ struct engine_offer {
     uint32_t to_client_capacity, to_host_capacity;
     int send_event, receive_event;
     struct ring_space *to_client_space, *to_host_space;
+    uint32_t options; /* ENGINE_WHOLE only with a host that has vnet headers */
 };
-/* Returns 0 or an errno: EINVAL where an index that is the driver's own is no offset. */
+/* `engine` is zeroed memory. Returns 0 or an errno: EINVAL where an index that is the driver's own is
+ * no offset. */
 int engine_init(struct engine *engine, struct host *host, const struct engine_offer *offer);
 
 /* One step: at most `budget` packets, published together. *moved: how many. */
 enum engine_result engine_step_to_client(struct engine *engine, unsigned budget, unsigned *moved);
 enum engine_result engine_step_to_host(struct engine *engine, unsigned budget, unsigned *moved);
+
+/* To the host without a way through the to_host ring: `count` packets, as they would lie in it, whose
+ * memory stays as long as this takes. False, and nothing done: what is in the ring has to go first.
+ * True: *left packets were not taken, because the host is busy or gone; their numbers stand in
+ * `numbers`, which has room for `count`, in the order in which they are to go into the ring. */
+bool engine_forward(struct engine *engine, const struct iovec *packets, uint32_t count,
+                    uint32_t *numbers, uint32_t *left);
+
+/* What a step says, by how its last packet fared; without a lock, for the two files of the steps. */
+enum engine_result engine_step_ended(struct engine *engine, enum ring_status status);
 
 /* Ends the session for both sides: both rings are poisoned, and whoever waits is woken. The first
  * reason stays. */

@@ -14,16 +14,24 @@ struct host {
     /* Takes the host's next packet into the pieces, which hold any packet together. Returns its
      * size or -errno: -EAGAIN when there is none, -EBADFD when the adapter is gone. */
     ssize_t (*read)(struct host *host, const struct iovec *pieces, int count);
-    /* Gives the host one packet. Returns 0 or -errno: -EAGAIN when it cannot take it now, -EIO
-     * while the interface is down, -EINVAL for what it refuses, -EBADFD when the adapter is gone. */
-    int (*write)(struct host *host, const void *packet, size_t size);
+    /* Gives the host one packet: one piece, or, with vnet, pieces that hold it together. Returns 0 or
+     * -errno: -EAGAIN when it cannot take it now, -EIO while the interface is down, -EINVAL for what it refuses, -EBADFD
+     * when the adapter is gone. */
+    int (*write)(struct host *host, const struct iovec *pieces, int count);
     /* Readable when a read has something to give; in error when the adapter is gone. */
     int fd;
+    /* Each packet has a struct vnet_header before it, both ways: it may be larger than the MTU, and
+     * lack its checksum. */
+    bool vnet;
+    /* With vnet, what the host takes in large packets (enum coalesce_kinds). The engine takes away
+     * what turns out to be refused; it never comes back. */
+    uint32_t coalesces;
 };
 
-/* A queue of the Linux TUN device, without a packet-information header, non-blocking. The caller
- * keeps the descriptor open while the host is in use. */
-void host_init_tun(struct host *host, int fd);
+/* A queue of the Linux TUN device, without a packet-information header, non-blocking; `vnet`: made
+ * with IFF_VNET_HDR and headers of VNET_HEADER_SIZE. The caller keeps the descriptor open while the
+ * host is in use. */
+void host_init_tun(struct host *host, int fd, bool vnet, uint32_t coalesces);
 
 /* The end of a link in memory that reads from one direction and writes to the other. */
 struct link;

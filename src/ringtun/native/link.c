@@ -91,7 +91,7 @@ static struct impaired *impaired_of(const struct link *link)
     return __atomic_load_n(&link->impaired, __ATOMIC_SEQ_CST);
 }
 
-static void count(uint64_t *counter, uint64_t more)
+static void count_up(uint64_t *counter, uint64_t more)
 {
     __atomic_store_n(counter, *counter + more, __ATOMIC_RELAXED);
 }
@@ -142,7 +142,7 @@ static ssize_t read_ring(struct link *link, const struct iovec *pieces, int piec
         return -EAGAIN;
     copy_to_pieces(view.data, view.size, pieces, pieces_count);
     ring_release(&link->consumer, view.end);
-    count(&link->counters.passed, 1);
+    count_up(&link->counters.passed, 1);
     return view.size;
 }
 
@@ -167,7 +167,7 @@ static ssize_t read_either(struct link *link, struct impaired *impaired,
         return size;
     size = impaired_take(impaired->queue, time_now(), pieces, pieces_count);
     if (size != -EAGAIN)
-        count(&link->counters.passed, 1);
+        count_up(&link->counters.passed, 1);
     return size;
 }
 
@@ -219,24 +219,27 @@ static void write_impaired(struct link *link, struct impaired *impaired, const v
     pthread_mutex_unlock(&impaired->lock);
 }
 
-static int link_write(struct host *host, const void *packet, size_t size)
+static int link_write(struct host *host, const struct iovec *pieces, int count)
 {
     struct link *link = ((struct link_host *)host)->out;
+    const uint8_t *packet = pieces->iov_base; /* without vnet headers it is one piece */
+    uint32_t size = (uint32_t)pieces->iov_len;
     uint8_t *slot;
+    (void)count;
     if (__atomic_load_n(&((struct link_host *)host)->down, __ATOMIC_RELAXED))
         return -EIO;
     if (!__atomic_load_n(&link->connected, __ATOMIC_ACQUIRE) ||
         __atomic_load_n(&link->down, __ATOMIC_RELAXED)) {
-        count(&link->counters.unplugged, 1);
+        count_up(&link->counters.unplugged, 1);
         return 0;
     }
     struct impaired *impaired = impaired_of(link);
     if (impaired) {
-        write_impaired(link, impaired, packet, (uint32_t)size);
+        write_impaired(link, impaired, packet, size);
         return 0;
     }
     if (ring_reserve(&link->producer, size, &slot) != RING_OK) {
-        count(&link->counters.overflowed, 1);
+        count_up(&link->counters.overflowed, 1);
         return 0;
     }
     memcpy(slot, packet, size);
@@ -279,7 +282,7 @@ uint64_t link_connect(struct link *link)
         arm(impaired, IMPAIRMENT_NEVER);
         pthread_mutex_unlock(&impaired->lock);
     }
-    count(&link->counters.drained, drained);
+    count_up(&link->counters.drained, drained);
     __atomic_store_n(&link->connected, 1, __ATOMIC_RELEASE);
     return drained;
 }

@@ -115,7 +115,7 @@ static uint32_t find_transport(struct segmenter *s)
         return 0;
     s->protocol = packet[IPV6_NEXT];
     while (s->protocol == HOP_BY_HOP || s->protocol == ROUTING || s->protocol == DESTINATION_OPTIONS) {
-        if (at + 8 > s->size)
+        if (at + 8 > s->readable)
             return 0;
         s->protocol = packet[at];
         at += (packet[at + 1] + 1u) * 8;
@@ -127,11 +127,11 @@ static uint32_t find_transport(struct segmenter *s)
 static bool begin_tcp(struct segmenter *s)
 {
     const uint8_t *header = s->packet + s->transport;
-    if (s->csum_offset != TCP_CHECKSUM || s->transport + TCP_SIZE > s->size)
+    if (s->csum_offset != TCP_CHECKSUM || s->transport + TCP_SIZE > s->readable)
         return false;
     uint32_t size = (header[TCP_DATA_OFFSET] >> 4) * 4u;
     s->headers = s->transport + size;
-    if (size < TCP_SIZE || s->headers > s->size)
+    if (size < TCP_SIZE || s->headers > s->readable)
         return false;
     s->transport_sum = checksum_add(header, size) + without32(header + TCP_SEQUENCE) +
                        (uint16_t)~htons(header[TCP_FLAGS]);
@@ -142,7 +142,7 @@ static bool begin_udp(struct segmenter *s)
 {
     const uint8_t *header = s->packet + s->transport;
     s->headers = s->transport + UDP_SIZE;
-    if (s->csum_offset != UDP_CHECKSUM || s->headers > s->size ||
+    if (s->csum_offset != UDP_CHECKSUM || s->headers > s->readable ||
         get16(header + UDP_LENGTH) != s->size - s->transport)
         return false;
     s->transport_sum = checksum_add(header, UDP_SIZE) + without16(header + UDP_LENGTH);
@@ -186,15 +186,28 @@ static bool begin_cut(struct segmenter *s, const struct vnet_header *vnet)
     return true;
 }
 
+static bool begin(struct segmenter *s, const struct vnet_header *vnet)
+{
+    s->version = s->packet[0] >> 4;
+    s->whole = vnet->gso_type == VNET_GSO_NONE;
+    return s->size <= TUN_PACKET_MAX_SIZE && (s->whole ? begin_whole(s, vnet) : begin_cut(s, vnet));
+}
+
 bool segment_begin(struct segmenter *s, const struct vnet_header *vnet, const uint8_t *packet,
                    uint32_t size)
 {
-    *s = (struct segmenter){.packet = packet, .size = size, .version = packet[0] >> 4};
-    s->whole = vnet->gso_type == VNET_GSO_NONE;
-    if (size <= TUN_PACKET_MAX_SIZE && (s->whole ? begin_whole(s, vnet) : begin_cut(s, vnet)))
+    *s = (struct segmenter){.packet = packet, .size = size, .readable = size};
+    if (begin(s, vnet))
         return true;
     *s = (struct segmenter){0};
     return false;
+}
+
+bool segment_fits(const struct vnet_header *vnet, const uint8_t *headers, uint32_t readable,
+                  uint32_t size)
+{
+    struct segmenter s = {.packet = headers, .size = size, .readable = readable};
+    return begin(&s, vnet);
 }
 
 /* ---- handing its segments out ------------------------------------------------------------------- */

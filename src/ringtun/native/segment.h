@@ -11,6 +11,7 @@
 struct segmenter {
     const uint8_t *packet;
     uint32_t size;
+    uint32_t readable;  /* bytes that are at `packet`: all, but for segment_fits */
     uint32_t headers;   /* bytes of all headers, which each segment has; 0 of a packet that is whole */
     uint32_t transport; /* where the transport header starts; 0: no checksum is to be done */
     uint32_t done;      /* bytes of payload in the segments written so far */
@@ -33,6 +34,11 @@ struct segmenter {
  */
 bool segment_begin(struct segmenter *s, const struct vnet_header *vnet, const uint8_t *packet,
                    uint32_t size);
+
+/* The same look at a packet of `size` bytes of which the first `readable` are at `headers`: whether
+ * segment_begin would take it up. False also where its headers go on behind those bytes. */
+bool segment_fits(const struct vnet_header *vnet, const uint8_t *headers, uint32_t readable,
+                  uint32_t size);
 
 /* Bytes of the next segment, headers included; 0: all were written, or the packet was refused. */
 uint32_t segment_size(const struct segmenter *s);

@@ -13,16 +13,18 @@ static ssize_t tun_read(struct host *host, const struct iovec *pieces, int count
     return size < 0 ? -errno : size;
 }
 
-static int tun_write(struct host *host, const void *packet, size_t size)
+static int tun_write(struct host *host, const struct iovec *pieces, int count)
 {
     ssize_t written;
     do
-        written = write(host->fd, packet, size);
+        written = count == 1 ? write(host->fd, pieces->iov_base, pieces->iov_len)
+                             : writev(host->fd, pieces, count);
     while (written < 0 && errno == EINTR);
     return written < 0 ? -errno : 0;
 }
 
-void host_init_tun(struct host *host, int fd)
+void host_init_tun(struct host *host, int fd, bool vnet, uint32_t coalesces)
 {
-    *host = (struct host){.read = tun_read, .write = tun_write, .fd = fd};
+    *host = (struct host){
+        .read = tun_read, .write = tun_write, .fd = fd, .vnet = vnet, .coalesces = coalesces};
 }

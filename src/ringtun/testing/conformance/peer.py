@@ -18,7 +18,8 @@ def packet(number: int, size: int = 64, version: int = 4) -> bytes:
     """An IP packet of ``size`` bytes (at least 28, or 48 for version 6) that carries ``number``.
 
     UDP from 10.99.0.2 to 10.99.0.1 (fd99::2 to fd99::1), its checksums right, so that a kernel
-    lets it through too; the rest is filled with bytes that depend on the number.
+    lets it through too; the rest is filled with bytes that depend on the number. An IPv4 packet may
+    be fragmented, so that its ID counts, and is kept where packets are merged.
     """
     header_size = 20 if version == 4 else 40
     payload_size = size - header_size - 8
@@ -34,7 +35,7 @@ def packet(number: int, size: int = 64, version: int = 4) -> bytes:
     udp = udp[:6] + struct.pack(">H", checksum)
     if version == 6:
         return struct.pack(">IHBB", 6 << 28, udp_size, 17, 64) + b"".join(ends) + udp + payload
-    header = struct.pack(">BBHHHBBH", 0x45, 0, size, number & 0xFFFF, 0x4000, 64, 17, 0)
+    header = struct.pack(">BBHHHBBH", 0x45, 0, size, number & 0xFFFF, 0, 64, 17, 0)
     header += b"".join(ends)
     header = header[:10] + struct.pack(">H", _checksum(header)) + header[12:]
     return header + udp + payload

@@ -1,0 +1,77 @@
+"""What a TUN device gives and takes in large packets: asked of the kernel, and probed.
+
+Each queue is made with a header before every packet (``native/vnet.h``); what may stand in it is
+agreed on per device. A kernel says what it gives by its answer to TUNSETOFFLOAD, and what it takes
+by how it answers a large packet.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import struct
+from typing import Final
+
+__all__ = ["NO_OFFLOAD", "VNET_HEADER_SIZE", "Coalesces", "probe"]
+
+VNET_HEADER_SIZE: Final = 12
+NO_OFFLOAD: Final = bytes(VNET_HEADER_SIZE)
+
+# linux/virtio_net.h
+_VNET: Final = struct.Struct("=BBHHHHH")
+_NEEDS_CSUM: Final = 1
+_GSO_TCPV4: Final = 1
+_GSO_TCPV6: Final = 4
+_GSO_UDP_L4: Final = 5
+
+_SEGMENT: Final = 100  # bytes of payload of each of a probe's two segments
+
+
+class Coalesces(enum.IntFlag):
+    """Which packets the kernel takes merged; ``enum coalesce_kinds`` of the native core."""
+
+    TCP4 = 1
+    TCP6 = 2
+    UDP4 = 4
+    UDP6 = 8
+
+    ALL = 15
+
+
+def probe(fd: int) -> Coalesces:
+    """What the device of this queue takes merged. It has to be down: so nothing is sent.
+
+    A kernel that takes a packet's header then says that the interface is down (EIO), and another
+    that the header is none (EINVAL).
+    """
+    taken = Coalesces(0)
+    for kind in (Coalesces.TCP4, Coalesces.TCP6, Coalesces.UDP4, Coalesces.UDP6):
+        try:
+            os.writev(fd, _large_packet(kind))
+        except OSError as error:
+            if error.errno == errno.EIO:
+                taken |= kind
+        else:
+            taken |= kind  # it was up already
+    return taken
+
+
+def _large_packet(kind: Coalesces) -> tuple[bytes, bytes]:
+    """Header and packet of two segments from nowhere to nowhere."""
+    tcp = kind in (Coalesces.TCP4, Coalesces.TCP6)
+    if tcp:
+        transport = struct.pack("!HHIIBBHHH", 9, 9, 0, 0, 5 << 4, 0x10, 0, 0, 0)
+    else:
+        transport = struct.pack("!HHHH", 9, 9, 8 + 2 * _SEGMENT, 0)
+    content = len(transport) + 2 * _SEGMENT
+    if kind in (Coalesces.TCP4, Coalesces.UDP4):
+        ip = struct.pack("!BBHIBBH8x", 0x45, 0, 20 + content, 0, 1, 6 if tcp else 17, 0)
+    else:
+        ip = struct.pack("!IHBB32x", 6 << 28, content, 6 if tcp else 17, 1)
+    gso = (_GSO_TCPV4 if kind is Coalesces.TCP4 else _GSO_TCPV6) if tcp else _GSO_UDP_L4
+    headers = len(ip) + len(transport)
+    vnet = _VNET.pack(
+        *(_NEEDS_CSUM, gso, headers, _SEGMENT, len(ip), 16 if tcp else 6, 0),
+    )
+    return vnet, ip + transport + bytes(2 * _SEGMENT)
