@@ -13,7 +13,8 @@ FUZZED := $(wildcard $(addprefix src/ringtun/native/,checksum.c segment.c coales
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -g -Isrc/ringtun/native \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-.PHONY: help demo test docs soak fuzz check lint types format bench clean
+.PHONY: help demo test docs soak fuzz check lint types format bench bench-quick \
+	bench-docs clean
 
 help:
 	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
@@ -23,6 +24,8 @@ help:
 	@echo "make soak    the long tests"
 	@echo "make fuzz    fuzz the native core, each fuzzer for FUZZ_SECONDS= (60)"
 	@echo "make bench   measure, beside the baselines (ROWS= and ROUNDS= select)"
+	@echo "make bench-quick   the same for daily work: fewer rows, shorter, in two minutes"
+	@echo "make bench-docs    put the figures of make bench into docs/benchmarks.md"
 	@echo "make format  format the code"
 
 demo: build/ready
@@ -66,10 +69,21 @@ format: build/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: build/ready
-	@scripts/need.sh build bench
-	$(BIN)/pip install -qq python-pytun
-	$(BIN)/python -m benchmarks
+bench: build/ready-to-bench
+	@$(BIN)/python -m benchmarks
+
+# What most changes show themselves in; a row brings along those that it is compared to.
+comma := ,
+QUICK := F.tcp.whole F.tcp.batch-inline F.tcp.gathered F.tcp.asyncio-packet F.udp64.batch-inline \
+	E.udp-same.inline E.udp-apart.inline R.64.untouched R.64.views R.64.pop R.64.write I.inline
+
+bench-quick: build/ready-to-bench
+	@ROWS="$(or $(ROWS),$(subst $() ,$(comma),$(strip $(QUICK))))" ROUNDS="$(or $(ROUNDS),3)" \
+		$(BIN)/python -m benchmarks --fresh --seconds 0.5 \
+		--json build/bench-quick.json --keep build/bench-quick-rounds.json
+
+bench-docs: build/ready
+	@$(BIN)/python -m benchmarks.page
 
 # The virtual environment, with ringtun in it as it stands in this checkout, its native core built.
 build/ready: $(NATIVE) scripts/need.sh
@@ -88,6 +102,14 @@ build/ready-to-test: scripts/need.sh
 build/ready-to-document: build/ready
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-build-isolation -e ".[docs]"
 	@touch $@
+
+# Rows whose program cannot be installed are named, and left out.
+build/ready-to-bench: build/ready scripts/need.sh
+	@scripts/need.sh build bench
+	@for package in python-pytun pytun-pmd3; do \
+		$(BIN)/pip install -qq --disable-pip-version-check $$package \
+			|| { echo "$$package cannot be installed"; missing=1; }; \
+	done; test "$$missing" || touch $@
 
 clean:
 	rm -rf build $(VENV) src/ringtun/_native.c src/ringtun/*.so src/*.egg-info

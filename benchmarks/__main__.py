@@ -1,22 +1,22 @@
-"""``python -m benchmarks``: measure, show the table, write the JSON."""
+"""``python -m benchmarks``: measure, show the table, write the JSON and the picture."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from benchmarks import echo, forward, idle, report, ring
+from benchmarks import echo, forward, idle, machine, picture, report, ring
 from benchmarks.child import ROOT
 from benchmarks.rows import Row
 from benchmarks.run import Finished, results, run, select
@@ -28,6 +28,7 @@ _MEASURED = (
     "src/ringtun/*.so",
     "benchmarks/c/*",
     "benchmarks/programs/*.py",
+    *(f"benchmarks/{name}.py" for name in ("child", "counters", "echo", "forward", "idle", "ring")),
 )
 
 
@@ -56,7 +57,7 @@ def all_rows(seconds: float) -> list[Row]:
     "--json",
     "json_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the results go.  [default: build/bench.json]",
+    help="Where the results go, the picture beside.  [default: build/bench.json]",
 )
 @click.option(
     "--keep",
@@ -83,30 +84,28 @@ def main(
         for row in rows:
             console.print(f"{row.id:28}{row.about}", markup=False, highlight=False)
         return
-    rows = leave_out(console, rows)
+    lacking = [row for row in rows if row.lacks]
+    rows = [row for row in rows if not row.lacks]
+    report.print_lacking(console, lacking)
     prepare()
     before = conditions(seconds)
-    finished = Finished(keep_path or ROOT / "build" / "bench-rounds.json", before, fresh=fresh)
+    began = {"date": date.today().isoformat(), "load": os.getloadavg()[0]}
+    keep_path = keep_path or ROOT / "build" / "bench-rounds.json"
+    finished = Finished(keep_path, before, fresh=fresh, began=began)
     if finished.outdated:
         console.print("What is measured has changed since the last run: every round begins anew.")
     failures = measure(console, rows, rounds, finished)
     reports = results(rows, finished, rounds)
     json_path = json_path or ROOT / "build" / "bench.json"
     json_path.write_text(json.dumps(reports, indent=1) + "\n")
+    json_path.with_suffix(".svg").write_text(picture.draw(reports))
     report.print_table(console, reports, rounds)
+    report.print_lacking(console, lacking)
     if conditions(seconds) != before:
         sys.exit("What is measured was changed meanwhile: these figures are of both. Run it again.")
     if failures:
         console.print(f"{failures} measurements failed; the same command tries them again.")
         sys.exit(1)
-
-
-def leave_out(console: Console, rows: Sequence[Row]) -> list[Row]:
-    """The rows that can be measured here; says loudly which cannot."""
-    for row in rows:
-        if row.lacks:
-            console.print(f"[bold red]NOT MEASURED:[/] {row.id}: {row.lacks}")
-    return [row for row in rows if not row.lacks]
 
 
 def prepare() -> None:
@@ -130,9 +129,7 @@ def conditions(seconds: float) -> dict[str, Any]:
         content.update(path.read_bytes())
     return {
         "seconds": seconds,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
+        **machine.describe(),
         "content": content.hexdigest(),
     }
 
@@ -148,7 +145,9 @@ def measure(console: Console, rows: Sequence[Row], rounds: int, finished: Finish
             f"[yellow]This machine is busy (load {load:.1f}): the figures will show it.[/]"
         )
     try:
-        with report.make_display(console, len(rows) * rounds, done, rounds) as display:
+        left = sum(row.takes * max(0, rounds - len(finished.of(row))) for row in rows)
+        pace = report.Pace(left)
+        with report.make_display(console, len(rows) * rounds, done, rounds, pace) as display:
             return run(rows, rounds, finished, display)
     except KeyboardInterrupt:
         console.print("\nStopped. The same command goes on from here.")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.child import Child, compiled, program
-from benchmarks.forward import configure, pytun_lacks, uvloop_lacks
+from benchmarks.forward import PYTUNS, configure, pytun_lacks, uvloop_lacks
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 from benchmarks.run import summarize
 from ringtun.testing.netns import NetworkNamespace
@@ -92,7 +92,10 @@ def rows(seconds: float) -> list[Row]:
     programs = [
         ("c-plain", "C, read and write", compiled("echo", "left"), ""),
         ("python-os", "Python, os.read/os.write", program("echo_os", "left"), ""),
-        ("python-pytun", "python-pytun", program("echo_pytun", "left"), pytun_lacks()),
+        *(
+            (name, name, program("echo_pytun", package, "left"), pytun_lacks(name))
+            for name, package in PYTUNS.items()
+        ),
         ("inline", "ringtun", program("echo_ringtun", "inline", "left"), ""),
         ("thread", "ringtun, threads", program("echo_ringtun", "thread", "left"), ""),
         ("asyncio", "ringtun in asyncio", program("echo_asyncio", "asyncio", "left"), ""),
@@ -111,6 +114,8 @@ def rows(seconds: float) -> list[Row]:
             cpu_unit="µs each",
             also={"p99": "µs p99"},
             lacks=lacks or lacks_too,
+            ours=name not in ("c-plain", "python-os", *PYTUNS),
+            takes=0.8 + count * 1.1 * (8e-5 if apart else 2e-5),
         )
         for case, what, ask, apart, lacks in cases
         for name, about, command, lacks_too in programs

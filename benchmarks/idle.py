@@ -91,6 +91,7 @@ def rows(seconds: float) -> list[Row]:
                     targets=tuple(targets),
                     cpu_unit="ms",
                     also=also,
+                    takes=seconds * 2.5 + 2,
                 )
             )
     return made

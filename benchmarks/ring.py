@@ -32,6 +32,8 @@ _WAYS: list[tuple[str, str, float, tuple[Target, ...]]] = [
     ("write", "write, bytes", 1 * _M, (Target(1.5, 3, scale="slice", scale_from=_SLICE_NS),)),
     ("push-list", f"push_many, a list of {_BATCH}", 2 * _M, ()),
     ("push-batch", f"push_many, a batch of {_BATCH}", 4 * _M, ()),
+    ("both", "write and pop in one thread, in turns", 1 * _M, ()),
+    ("both-batches", f"push_many and peek_many in one thread, {_BATCH} in turns", 4 * _M, ()),
     ("asyncio", "a session's task, packet by packet", 1 * _M, ()),
     ("asyncio-batches", f"a session's task, batches of {_BATCH}", 4 * _M, ()),
     ("uvloop", "the same in uvloop, packet by packet", 1 * _M, ()),
@@ -87,6 +89,7 @@ def rows(seconds: float) -> list[Row]:
                 f"{size} bytes: C at both ends, batches of {_BATCH}",
                 "Mpkt/s",
                 partial(measure_loop, size, packets),
+                ours=False,
             )
         )
         made.append(
@@ -96,6 +99,7 @@ def rows(seconds: float) -> list[Row]:
                 "bytes(view[a:b]), 1400 bytes",
                 "ns",
                 partial(measure_slice, max(1000, round(_M / 4 * seconds))),
+                ours=False,
             )
         )
         made.extend(

@@ -51,6 +51,10 @@ class Row:
     """Other figures of its samples that the table shows, with their units."""
     lacks: str = ""
     """Why it cannot be measured here; empty: it can."""
+    ours: bool = True
+    """Whether it is ringtun's, and no baseline."""
+    takes: float = 1.0
+    """Seconds that a measurement takes, about."""
 
     @property
     def id(self) -> str:

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.machine import Usage
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 
 __all__ = [
@@ -50,12 +51,20 @@ class Finished:
     """The samples of finished rounds, in a file, so that a stopped run goes on where it was.
 
     ``conditions`` says what the samples are of; a file with others is left behind, which
-    ``outdated`` then says.
+    ``outdated`` then says. ``began`` is what there was to say when the first of them was taken.
     """
 
-    def __init__(self, path: Path, conditions: dict[str, Any], *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        conditions: dict[str, Any],
+        *,
+        fresh: bool = False,
+        began: dict[str, Any] | None = None,
+    ) -> None:
         self._path = path
-        self._conditions = conditions
+        self.began = began or {}
+        self.conditions = conditions
         self._samples: dict[str, list[Sample]] = {}
         self.outdated = False
         if not fresh and path.exists():
@@ -63,6 +72,7 @@ class Finished:
             self.outdated = kept["conditions"] != conditions
             if not self.outdated:
                 self._samples = kept["samples"]
+                self.began = kept["began"]
 
     def of(self, row: Row) -> list[Sample]:
         """The row's samples so far, in the order of their rounds."""
@@ -73,7 +83,8 @@ class Finished:
         self._samples.setdefault(row.id, []).append(sample)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps({"conditions": self._conditions, "samples": self._samples}))
+        kept = {"conditions": self.conditions, "began": self.began, "samples": self._samples}
+        fresh.write_text(json.dumps(kept))
         os.replace(fresh, self._path)
 
 
@@ -104,12 +115,14 @@ def run(rows: Sequence[Row], rounds: int, finished: Finished, watcher: Watcher) 
         if len(finished.of(row)) >= number:
             continue
         watcher.begins(row, number)
+        usage = Usage()
         try:
             sample = row.measure()
         except MeasurementError as error:
             failures += 1
             watcher.failed(row, number, str(error))
         else:
+            sample["others"] = usage.others()
             finished.add(row, sample)
             watcher.measured(row, number, sample)
     return failures
@@ -156,6 +169,7 @@ Summaries = dict[str, dict[str, Summary]]
 
 def results(rows: Sequence[Row], finished: Finished, rounds: int) -> list[dict[str, Any]]:
     """The report on each row that was measured, of its first ``rounds`` samples; plain data."""
+    machine = finished.conditions | finished.began
     summaries: Summaries = {}
     for row in rows:
         samples = finished.of(row)[:rounds]
@@ -164,7 +178,7 @@ def results(rows: Sequence[Row], finished: Finished, rounds: int) -> list[dict[s
                 figure: summarize([sample[figure] for sample in samples]) for figure in samples[0]
             }
     return [
-        result(row, summaries) | {"rounds": len(finished.of(row)[:rounds])}
+        result(row, summaries) | {"rounds": len(finished.of(row)[:rounds]), "machine": machine}
         for row in rows
         if row.id in summaries
     ]
@@ -180,6 +194,7 @@ def result(row: Row, summaries: Summaries) -> dict[str, Any]:
         "case": row.case,
         "name": row.name,
         "about": row.about,
+        "ours": row.ours,
         "median": value.median,
         "quartiles": list(value.quartiles),
         "unit": row.unit,
@@ -193,6 +208,7 @@ def result(row: Row, summaries: Summaries) -> dict[str, Any]:
         "targets": targets,
         "must": _worst(target["must_reached"] for target in targets),
         "goal": _worst(target["goal_reached"] for target in targets),
+        "others": figures["others"].median if "others" in figures else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,16 +10,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from benchmarks import page, picture, report
 from benchmarks.__main__ import all_rows
+from benchmarks.counters import Counters
+from benchmarks.forward import FLOWS, Flow, sample
 from benchmarks.idle import voluntary_switches
+from benchmarks.machine import process_cpu
 from benchmarks.programs.answer import answer
 from benchmarks.rows import MeasurementError, Row, Sample, Target
 from benchmarks.run import Finished, judge, results, run, schedule, select, summarize
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+MACHINE = {"kernel": "6.1", "python": "3.11.9", "cpus": 2, "cpu": "a CPU", "seconds": 4.0}
+BEGAN = {"date": "2026-01-02", "load": 0.25}
 
 
 def make_row(name: str, *figures: float, case: str = "X", **options: object) -> Row:
@@ -87,7 +99,7 @@ def test_without_a_spread_nothing_is_unresolved() -> None:
 
 
 def report_on(name: str, rows: list[Row], rounds: int, path: Path) -> dict[str, object]:
-    finished = Finished(path / "rounds.json", {})
+    finished = Finished(path / "rounds.json", MACHINE, began=BEGAN)
     assert run(rows, rounds, finished, Silent()) == 0
     return next(row for row in results(rows, finished, rounds) if row["name"] == name)
 
@@ -161,10 +173,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     again = [make_row("a"), make_row("b", 4.0)]  # nothing but b's second round is left
     finished = Finished(path, {"seconds": 4})
     assert run(again, 2, finished, Silent()) == 0
-    assert [finished.of(row) for row in again] == [
-        [{"value": 1.0}, {"value": 2.0}],
-        [{"value": 3.0}, {"value": 4.0}],
-    ]
+    values = [[sample["value"] for sample in finished.of(row)] for row in again]
+    assert values == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_rounds_of_something_else_are_left_behind(tmp_path: Path) -> None:
@@ -176,6 +186,140 @@ def test_rounds_of_something_else_are_left_behind(tmp_path: Path) -> None:
     fresh = Finished(path, {"seconds": 4}, fresh=True)
     assert not fresh.outdated
     assert fresh.of(row) == []
+
+
+def test_what_was_true_at_the_beginning_stays(tmp_path: Path) -> None:
+    path, row = tmp_path / "rounds.json", make_row("a", 1.0)
+    run([row], 1, Finished(path, MACHINE, began=BEGAN), Silent())
+    finished = Finished(path, MACHINE, began={"date": "2026-01-03", "load": 9.0})
+    (report,) = results([row], finished, 1)
+    assert report["machine"] == MACHINE | BEGAN
+
+
+# ---- what it says --------------------------------------------------------------------------------
+
+
+def make_results(path: Path) -> list[dict[str, Any]]:
+    """A case with a baseline, a row that wins, one that does not, and one that is measured less."""
+    against = ("c-offload",)
+    rows = [
+        make_row("c-offload", 10.0, 10.0, 10.0, case="F.x", ours=False),
+        make_row("c-plain", 4.0, 4.0, 4.0, case="F.x", ours=False),
+        make_row(
+            "good", 11.0, 10.0, 12.0, case="F.x", baseline="c-offload",
+            targets=(Target(1.0, against=against),),
+        ),
+        make_row(
+            "bad <&>", 2.0, 1.0, 3.0, case="F.x", baseline="c-plain",
+            targets=(Target(1.0, 2.0, against=("c-plain",)),),
+        ),
+        make_row("fewer", 5.0, case="F.x", baseline="c-plain"),
+        make_row("alone", 5.0, 5.0, 5.0, case="I.x"),
+    ]  # fmt: skip
+    finished = Finished(path / "rounds.json", MACHINE, began=BEGAN)
+    run(rows, 3, finished, Silent())
+    return results(rows, finished, 3)
+
+
+def test_the_json_has_what_is_promised(tmp_path: Path) -> None:
+    reports = json.loads(json.dumps(make_results(tmp_path)))
+    promised = {"case", "name", "median", "quartiles", "unit", "cpu", "ratio", "ours", "machine"}
+    assert all(promised <= report.keys() for report in reports)
+    good = reports[2]
+    assert (good["median"], good["quartiles"], good["ratio"]) == (11.0, [10.5, 11.5], 1.1)
+    assert good["others"] >= 0
+
+
+def test_the_table_says_where_and_how_it_was_measured(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=300)
+    report.print_table(console, make_results(tmp_path), 3)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "2 CPUs (a CPU), Linux 6.1, CPython 3.11.9; 1 to 3 rounds" in said
+    assert "Load 0.25" in said
+    assert "F.x.fewer (1 of 3 rounds)" in said
+    assert "0.50 ≥1 no" in said
+
+
+def test_time_left_is_by_the_pace_so_far() -> None:
+    now = 100.0
+    pace = report.Pace(300.0, lambda: now)
+    now += 20  # for what was to take 10
+    assert pace.passed(make_row("a", takes=10.0)) == "about 10 min left"
+    now += 380
+    assert pace.passed(make_row("b", takes=190.0)) == "about 3 min left"
+    now += 190
+    assert pace.passed(make_row("c", takes=95.0)) == "about 10 s left"
+
+
+def test_the_picture_is_an_image_of_each_case_with_a_reference(tmp_path: Path) -> None:
+    svg = ElementTree.fromstring(picture.draw(make_results(tmp_path)))
+    name = "{http://www.w3.org/2000/svg}"
+    texts = [text.text or "" for text in svg.iter(f"{name}text")]
+    assert [text for text in texts if "multiples" in text] == [
+        "F.x: multiples of c-offload, more is better"
+    ]
+    assert "bad <&>" in texts
+    assert "alone" not in texts
+    bars = [bar for bar in svg.iter(f"{name}rect") if bar.get("x")]
+    widths = [float(bar.get("width", "")) for bar in bars]
+    assert widths[0] > 0
+    assert [round(width / widths[0], 2) for width in widths] == [1.0, 0.4, 1.1, 0.2, 0.5]
+    assert len({bar.get("fill") for bar in bars[:2]} | {bars[2].get("fill")}) == 2
+
+
+def test_the_picture_of_nothing_is_one_too() -> None:
+    ElementTree.fromstring(picture.draw([]))
+
+
+def test_the_page_takes_the_table_between_its_markers(tmp_path: Path) -> None:
+    reports = make_results(tmp_path)
+    old = f"# Title\n\n{page.BEGIN}\nold\n{page.END}\n\nmore\n"
+    new = page.insert(old, page.make_table(reports))
+    assert page.insert(new, page.make_table(reports)) == new
+    assert new.startswith(f"# Title\n\n{page.BEGIN}\n\n2026-01-02: 2 CPUs")
+    assert new.endswith(f"{page.END}\n\nmore\n")
+    assert "old" not in new
+    rows = [line for line in new.splitlines() if line.startswith("| F.x.")]
+    assert len(rows) == 5
+    assert len({row.count("|") for row in rows}) == 1
+    with pytest.raises(ValueError, match="table: begin"):
+        page.insert("# Title\n", "table")
+
+
+def test_a_row_that_does_not_win_has_to_be_explained(tmp_path: Path) -> None:
+    reports = make_results(tmp_path)
+    assert page.unexplained("", reports) == ["F.x.bad <&>"]
+    assert page.unexplained("- **`E.*`**,\n  **`F.*.bad*`**: why\n", reports) == []
+    assert page.unexplained("**`F.*.bad*`** is no item of a list", reports) == ["F.x.bad <&>"]
+
+
+@pytest.mark.parametrize(
+    ("result", "won"),
+    [
+        ({"must": "yes", "ratio": 0.5, "unit": "Gb/s"}, True),
+        ({"must": "unresolved", "ratio": 2.0, "unit": "Gb/s"}, False),
+        ({"must": "no", "ratio": 2.0, "unit": "Gb/s"}, False),
+        ({"must": None, "ratio": 0.99, "unit": "Gb/s"}, False),
+        ({"must": None, "ratio": 1.0, "unit": "Gb/s"}, True),
+        ({"must": None, "ratio": 1.1, "unit": "µs"}, False),
+        ({"must": None, "ratio": None, "unit": "µs"}, True),
+    ],
+)
+def test_who_wins(result: dict[str, Any], won: bool) -> None:
+    assert page.wins(result) == won
+
+
+def test_the_page_is_ready_for_whatever_loses() -> None:
+    losing = [
+        {"case": row.case, "name": row.name, "ours": row.ours, "must": "no"}
+        for row in all_rows(4.0)
+        if not row.case.startswith("I.")  # these have targets alone, and reach them
+    ]
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert page.unexplained(text, losing) == []
+    assert page.BEGIN in text
+    assert page.END in text
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -213,12 +357,70 @@ def test_what_is_answered() -> None:
     assert answer(b"\x60" + bytes(60)) is None
 
 
+def counted(at: float, packets: int, size: int, **others: int) -> Counters:
+    kept = {"udp_sent": 0, "udp_received": 0, "retransmits": 0} | others
+    return Counters(at, packets, size, **kept)
+
+
+def test_payload_is_counted_the_same_in_large_packets_and_in_small_ones() -> None:
+    tcp = Flow("F.x", "")
+    nothing = counted(1.0, 10, 520)
+    small = counted(3.0, 10 + 1000, 520 + 1000 * 1500)
+    large = counted(3.0, 10 + 40, 520 + 40 * 52 + 1000 * 1448)
+    for after in (small, large):
+        taken = sample(tcp, (nothing, nothing), (counted(3.0, 0, 0, retransmits=7), after), 0.5)
+        assert taken["value"] == pytest.approx(1000 * 1448 * 8 / 2 / 1e9)
+        assert taken["cpu"] == pytest.approx(0.5 / 1448e3 * 1e9)
+        assert taken["retransmits"] == 7
+
+
+def test_datagrams_are_counted_also_where_they_came_merged() -> None:
+    udp = Flow("F.x", "", udp_size=64)
+    nothing = counted(0.0, 0, 0)
+    came = counted(2.0, 30, 30 * 28 + 600 * 64, udp_received=300)
+    taken = sample(udp, (nothing, nothing), (counted(2.0, 0, 0, udp_sent=1000), came), 0.5)
+    assert taken["value"] == pytest.approx(0.3)  # thousands a second
+    assert taken["lost"] == pytest.approx(40.0)
+    assert taken["received"] == pytest.approx(0.15)
+    with pytest.raises(MeasurementError, match="nothing"):
+        sample(udp, (nothing, nothing), (nothing, counted(2.0, 0, 0)), 0.5)
+
+
+def test_headers_are_those_of_the_flow() -> None:
+    assert {flow.case: flow.headers for flow in FLOWS} == {
+        "F.tcp": 52, "F.reverse": 52, "F.ipv6": 72, "F.streams": 52, "F.udp64": 28,
+        "F.udp1400": 28,
+    }  # fmt: skip
+
+
+def test_cpu_time_is_that_of_threads_and_children_too() -> None:
+    spin = "import time\nwhile time.thread_time() < 0.2: pass\n"
+    code = (
+        "import subprocess, sys, threading, time\n"
+        f"spin = {spin!r}\n"
+        "thread = threading.Thread(target=exec, args=[spin, {}]); thread.start(); thread.join()\n"
+        "subprocess.run([sys.executable, '-c', spin])\n"
+        "child = subprocess.Popen([sys.executable, '-c', spin + 'print(); input()'],\n"
+        "    stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(time.process_time(), flush=True); input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        own = float(process.stdout.readline())
+        assert own >= 0.2
+        assert process_cpu(process.pid) >= own + 0.2 + 0.19  # an ended child's comes in ticks
+        process.communicate("\n")
+
+
 @pytest.mark.kernel
 def test_a_short_run(tmp_path: Path) -> None:
     rows = ["E.udp-same.c-plain", "E.udp-same.inline", "R.64.views", "R.64.push-batch", "I.inline"]
-    rows += ["E.udp-same.uvloop", "R.64.asyncio"]
+    rows += ["E.udp-same.uvloop", "R.64.asyncio", "R.64.both"]
     if shutil.which("iperf3"):
-        rows += ["F.tcp.c-plain", "F.tcp.asyncio-gathered", "F.udp64.batch-inline"]
+        rows += ["F.tcp.c-plain", "F.reverse.whole", "F.udp64.batch-copied", "F.ipv6.batch-trusted"]
+        rows += ["F.tcp.asyncio-gathered"]
     command = [
         sys.executable, "-m", "benchmarks", "--rows", ",".join(rows), "--rounds", "1",
         "--seconds", "0.1", "--json", str(tmp_path / "bench.json"),
@@ -232,6 +434,8 @@ def test_a_short_run(tmp_path: Path) -> None:
     assert all(row["rounds"] == 1 for row in report.values())
     assert report["E.udp-same.inline"]["ratio"] > 0
     assert all(name in done.stdout for name in report)
+    assert all(row["machine"]["load"] >= 0 for row in report.values())
+    ElementTree.parse(tmp_path / "bench.svg")
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "are there from before" in again.stdout

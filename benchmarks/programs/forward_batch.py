@@ -1,22 +1,40 @@
-"""ringtun, batch by batch: ``forward_batch inline|thread NETNS NETNS``."""
+"""ringtun, batch by batch: ``forward_batch inline|thread|copied|trusted|whole NETNS NETNS``.
+
+copied: as a list of the batch's views, which goes through the other session's ring. trusted:
+without verifying checksums. whole: packets as large as the kernel has them.
+"""
 
 import sys
 from functools import partial
-from typing import cast
+from typing import Any
 
 import ringtun
-from benchmarks.programs.process import Pump, run, session
+from benchmarks.programs.process import run, session
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "inline": {},
+    "thread": {"pump": "thread"},
+    "copied": {},
+    "trusted": {"verify_checksums": False},
+    "whole": {"offload": True},
+}
 
 
-def forward(source: ringtun.Session, destination: ringtun.Session) -> None:
+def forward(source: ringtun.Session[Any], destination: ringtun.Session[Any]) -> None:
     for batch in source.batches():
         destination.send_many(batch)
 
 
-def main(pump: Pump, left: str, right: str) -> None:
-    a, b = session(left, pump), session(right, pump)
-    run(partial(forward, a, b), partial(forward, b, a))
+def forward_copied(source: ringtun.Session[Any], destination: ringtun.Session[Any]) -> None:
+    for batch in source.batches():
+        destination.send_many([*batch])
+
+
+def main(way: str, left: str, right: str) -> None:
+    a, b = session(left, **OPTIONS[way]), session(right, **OPTIONS[way])
+    work = forward_copied if way == "copied" else forward
+    run(partial(work, a, b), partial(work, b, a))
 
 
 if __name__ == "__main__":
-    main(cast(Pump, sys.argv[1]), *sys.argv[2:])
+    main(*sys.argv[1:])

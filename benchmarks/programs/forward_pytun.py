@@ -1,4 +1,4 @@
-"""python-pytun, from PyPI: ``forward_pytun NETNS NETNS``."""
+"""python-pytun, or its fork, from PyPI: ``forward_pytun pytun|pytun_pmd3 NETNS NETNS``."""
 
 import sys
 from functools import partial
@@ -18,8 +18,8 @@ def forward(source: Any, destination: Any) -> None:
             pass  # down, or it does not like the packet: dropped
 
 
-def main(left: str, right: str) -> None:
-    a, b = open_pytun(left), open_pytun(right)
+def main(package: str, left: str, right: str) -> None:
+    a, b = open_pytun(package, left), open_pytun(package, right)
     run(partial(forward, a, b), partial(forward, b, a))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ringtun.aio import AsyncSession
 
 __all__ = [
-    *("NAME", "Pump", "async_session", "end_with_parent", "new_loop", "open_tun", "run"),
-    *("run_loop", "session"),
+    *("IFF_NO_PI", "IFF_TUN", "NAME", "Pump", "async_session", "end_with_parent", "new_loop"),
+    *("open_tun", "run", "run_loop", "session"),
 ]
 
 Pump = Literal["inline", "thread"]
@@ -30,7 +30,7 @@ Pump = Literal["inline", "thread"]
 NAME = "bench0"
 _END = {signal.SIGTERM, signal.SIGINT}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
+_TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 _adapters: list[ringtun.Adapter] = []  # as long as the process lives
 
 
@@ -39,9 +39,9 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def session(netns: str, pump: Pump = "inline") -> ringtun.Session:
+def session(netns: str, pump: Pump = "inline", **options: Any) -> ringtun.Session[Any]:
     """A session on a new adapter of ringtun's in a namespace; addresses are the caller's."""
-    return _adapter(netns).start_session(pump=pump)
+    return _adapter(netns).start_session(pump=pump, **options)
 
 
 def async_session(netns: str) -> AsyncSession:
@@ -60,7 +60,7 @@ def open_tun(netns: str) -> int:
 
     def open_here() -> int:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        request = struct.pack("16sH22x", NAME.encode(), _IFF_TUN | _IFF_NO_PI)
+        request = struct.pack("16sH22x", NAME.encode(), IFF_TUN | IFF_NO_PI)
         fcntl.ioctl(fd, _TUNSETIFF, request)
         return fd
 

@@ -7,9 +7,11 @@ second}``. The way ``slice`` has no other end: it says ``{"ns": …}`` of ``byte
 
 from __future__ import annotations
 
+import atexit
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,10 +91,32 @@ def push_all(producer: Producer, packets: int, content: Sequence[bytes] | Batch)
         producer.submit()
 
 
+# ---- both ends in one thread, in turns -----------------------------------------------------------
+
+
+def both(producer: Producer, consumer: Consumer, packets: int, content: Sequence[bytes]) -> None:
+    while packets:
+        count = min(packets, len(content))
+        write(producer, count, content)
+        pop(consumer, count, 0)
+        packets -= count
+
+
+def both_batches(
+    producer: Producer, consumer: Consumer, packets: int, content: Sequence[bytes]
+) -> None:
+    while packets:
+        count = min(packets, len(content))
+        push_all(producer, count, content)
+        untouched(consumer, count, count)
+        packets -= count
+
+
 # ---- the run -----------------------------------------------------------------------------------
 
 READING = {"untouched": untouched, "views": views, "pop": pop}
 WRITING = {"write": write, "push-list": push_list, "push-batch": push_batch}
+BOTH = {"both": both, "both-batches": both_batches}
 
 
 def start(way: str, size: int, packets: int, most: int) -> Callable[[], None]:
@@ -100,12 +124,16 @@ def start(way: str, size: int, packets: int, most: int) -> Callable[[], None]:
     fd = os.memfd_create("bench", os.MFD_CLOEXEC)
     os.ftruncate(fd, abi.ring_size(CAPACITY))
     memory = mmap.mmap(fd, abi.ring_size(CAPACITY))
+    content = [b"\x45" + bytes(size - 1)] * most
+    if way in BOTH:
+        ends = Producer(memory, CAPACITY), Consumer(memory, CAPACITY)
+        return partial(BOTH[way], *ends, packets, content)
     if way in READING:
         consumer = Consumer(memory, CAPACITY)
         work = partial(READING[way], consumer, packets, most)
     else:
         producer = Producer(memory, CAPACITY)
-        work = partial(WRITING[way], producer, packets, [b"\x45" + bytes(size - 1)] * most)
+        work = partial(WRITING[way], producer, packets, content)
     mode = "produce" if way in READING else "consume"
     return start_peer(mode, size, packets, most, fd, work=work)
 
@@ -127,6 +155,8 @@ def start_peer(
         pass_fds=[fd for fd in (memfd, event) if fd >= 0],
     )  # fmt: skip
     separate(peer.pid)
+    atexit.register(end, peer)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     def run() -> None:
         assert peer.stdin is not None
@@ -137,6 +167,12 @@ def start_peer(
             raise RuntimeError("the other end of the ring has ended")
 
     return run
+
+
+def end(peer: subprocess.Popen[bytes]) -> None:
+    """End the other end, and wait: what it has used counts as this process's."""
+    peer.kill()
+    peer.wait()
 
 
 def separate(peer: int) -> None:
