@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from benchmarks.rows import Row, Sample
 
@@ -152,36 +151,20 @@ class _Bar:
 
 
 def print_table(console: Console, results: Sequence[dict[str, Any]], rounds: int) -> None:
-    """One line a row: with colours on a terminal, plain columns elsewhere; the machine above."""
+    """The machine, then one line a row, in colour where the console has any."""
     if not results:
         return
     console.print(describe(results), markup=False, highlight=False, soft_wrap=True)
-    lines = [(result, row_cells(result, rounds)) for result in results]
-    if not console.is_terminal:
-        _print_plain(console, [cells for _, cells in lines])
-        return
-    table = Table()
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="right" if column in ("median", "CPU", "ratio") else "left"
-        )
+    lines = [COLUMNS, *(row_cells(result, rounds) for result in results)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     case = ""
-    for result, cells in lines:
-        if case not in ("", result["case"]):
-            table.add_section()
-        case = result["case"]
-        table.add_row(
-            *(escape(cell) for cell in cells), style=_COLOURS.get(result["must"] or "", "")
-        )
-    console.print(table)
-
-
-def _print_plain(console: Console, lines: Sequence[Sequence[str]]) -> None:
-    lines = [COLUMNS, *lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    for line in lines:
+    for result, line in zip([None, *results], lines, strict=True):
+        if result and case not in ("", result["case"]):
+            console.print()
+        case = result["case"] if result else ""
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        style = _COLOURS.get(result["must"] or "") if result else None
+        console.print(text.rstrip(), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def describe(results: Sequence[dict[str, Any]]) -> str:
