@@ -24,12 +24,14 @@ MAY_KNOW = {
     "arguments": {"abi"},
     "info": {"arguments", "host"},
     "statistics": set(),
+    "offload": {"_native"},
     "_twin": {"abi", "errors", "event", "packet"},
     "ring": {"_native", "_twin"},
     "mapping": {"_native", "ring"},
     "offer": {"abi", "event", "mapping"},
     "session": {
-        *("_native", "device", "errors", "event", "offer", "ring", "statistics", "step"),
+        *("_native", "abi", "device", "errors", "event", "offer", "offload", "ring"),
+        *("statistics", "step"),
     },
     "aio": {"device", "errors", "ring", "session", "statistics", "step"},
     "driver": {

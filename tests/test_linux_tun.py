@@ -235,8 +235,8 @@ def test_a_failure_at_any_step_leaves_nothing(
     for steps in each_fault(monkeypatch, attempt):  # noqa: B007
         assert descriptors() == before
         assert netlink.find(namespace, "vpn0") is None
-    # open, features, interface, (carrier,) check, socket, index, (owner, group, persist)
-    assert steps == 6 + 3 * persist + (not no_carrier)
+    # open, features, interface, (carrier,) check, headers, socket, index, (owner, group, persist)
+    assert steps == 7 + 3 * persist + (not no_carrier)
 
 
 def hide_no_carrier(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,7 +526,8 @@ def test_a_failure_while_attaching_leaves_the_device(
     ):
         assert descriptors() == before
         assert netlink.find(namespace, "vpn0") == index
-    assert steps == 9  # socket, index, open, features, interface, check, socket, index, offload
+    # socket, index, open, features, interface, check, headers, socket, index, offload
+    assert steps == 10
 
 
 # packets -----------------------------------------------------------------------------------------

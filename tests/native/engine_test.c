@@ -141,14 +141,19 @@ static void *echo(void *argument)
     }
 }
 
+static int write_far(struct bed *bed, uint8_t *packet, size_t size)
+{
+    const struct iovec piece = {packet, size};
+    return bed->far.host.write(&bed->far.host, &piece, 1);
+}
+
 static void far_end(struct bed *bed, unsigned packets)
 {
     uint8_t packet[2048], expected[2048];
     unsigned sent = 0, received = 0;
     while (received < packets) {
         while (sent < packets && sent - received < WINDOW) {
-            size_t size = make_packet(packet, sent++);
-            CHECK(!bed->far.host.write(&bed->far.host, packet, size));
+            CHECK(!write_far(bed, packet, make_packet(packet, sent++)));
         }
         struct iovec piece = {packet, sizeof packet};
         ssize_t size = bed->far.host.read(&bed->far.host, &piece, 1);
@@ -190,7 +195,7 @@ static void test_end_in_the_middle(void)
         set_up(&bed, true);
         CHECK(!pthread_create(&client, NULL, echo, &bed));
         for (unsigned number = 0; number < 300; number++)
-            bed.far.host.write(&bed.far.host, packet, make_packet(packet, number));
+            write_far(&bed, packet, make_packet(packet, number));
         engine_end(&bed.engine, round % 2 ? ENGINE_CLOSED : ENGINE_REMOVED);
         CHECK(!pthread_join(client, NULL));
         CHECK(ring_load_index(&bed.to_client->tail) == TUN_RING_CLOSED);

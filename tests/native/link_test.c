@@ -59,7 +59,8 @@ static void write_packet(struct bed *bed, unsigned number)
     uint8_t packet[64];
     memset(packet, 0x45, sizeof packet);
     memcpy(packet + 20, &number, sizeof number);
-    CHECK(bed->near.host.write(&bed->near.host, packet, 24 + number % 40) == 0);
+    const struct iovec piece = {packet, 24 + number % 40};
+    CHECK(bed->near.host.write(&bed->near.host, &piece, 1) == 0);
 }
 
 /* The number of the next packet; -1: there is none now. */

@@ -1,4 +1,8 @@
-"""An outside witness: tcpdump at the kernel's side saw the packets that the program saw."""
+"""An outside witness: tcpdump at the kernel's side saw the packets that the program saw.
+
+With offload the kernel's side has them before they are cut, and behind their merging: so these run
+without, but for one.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from ringtun.device.embedded import Pump
+from ringtun.host import linux_tun
 from ringtun.testing.conformance import packet
 from tests.children import ONE_USER_ONLY
 from tests.system.capture import capturing, read_pcap
 from tests.system.conftest import MakeSite
 from tests.system.packets import udp_payload
-from tests.system.sites import PROGRAM, SOON, responding
+from tests.system.sites import PROGRAM, SOON, responding, until
 from tests.system.test_ping import ping
 
 pytestmark = [
@@ -30,6 +35,12 @@ pytestmark = [
 COUNT = 300
 
 
+@pytest.fixture
+def no_offload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above a kernel without offload headers."""
+    monkeypatch.setattr(linux_tun, "IFF_VNET_HDR", 0)
+
+
 def packets_of_all_sizes() -> list[bytes]:
     """Both versions, 28 to 65,535 bytes."""
     chance = random.Random(9)
@@ -37,6 +48,7 @@ def packets_of_all_sizes() -> list[bytes]:
     return [packet(number, size, chance.choice((4, 6))) for number, size in enumerate(sizes)]
 
 
+@pytest.mark.usefixtures("no_offload")
 def test_tcpdump_saw_the_same(make_site: MakeSite, pump: Pump, tmp_path: Path) -> None:
     site = make_site("left", versions=(), mtu=65535)  # no address: the kernel answers nothing
     packets = packets_of_all_sizes()
@@ -55,6 +67,7 @@ def test_tcpdump_saw_the_same(make_site: MakeSite, pump: Pump, tmp_path: Path) -
     assert read_pcap(tmp_path / "in.pcap") == packets[::-1]
 
 
+@pytest.mark.usefixtures("no_offload")
 def test_tcpdump_saw_the_same_of_a_burst(make_site: MakeSite, pump: Pump, tmp_path: Path) -> None:
     """All of it sent before any of it is read; answered in one call."""
     site = make_site("left", versions=(4,))
@@ -78,6 +91,7 @@ def test_tcpdump_saw_the_same_of_a_burst(make_site: MakeSite, pump: Pump, tmp_pa
     assert read_pcap(tmp_path / "in.pcap") == answers
 
 
+@pytest.mark.usefixtures("no_offload")
 @pytest.mark.skipif(shutil.which("ping") is None, reason="install iputils-ping")
 def test_tcpdump_saw_the_pings(make_site: MakeSite, pump: Pump, tmp_path: Path) -> None:
     site = make_site("left", versions=(4,))
@@ -88,3 +102,19 @@ def test_tcpdump_saw_the_pings(make_site: MakeSite, pump: Pump, tmp_path: Path) 
     ):
         ping(site, PROGRAM[4])
     assert read_pcap(tmp_path / "in.pcap") == answers
+
+
+def test_tcpdump_saw_them_merged(make_site: MakeSite, pump: Pump, tmp_path: Path) -> None:
+    """Packets of one flow, and of one size, that are sent together: few, with the same content."""
+    site = make_site("left", versions=(), mtu=65535)
+    packets = [packet(number, 1000) for number in range(COUNT)]
+    large: list[int] = []
+    with site.adapter.start_session(pump=pump) as session:
+        with capturing(site, tmp_path / "in.pcap", "in", large):
+            assert session.send_many(packets) == COUNT
+            until(lambda: session.statistics().sent_packets == COUNT)
+            large.extend(range(site.link.info().rx_packets))
+        assert 0 < session.statistics().merged <= len(large) < COUNT // 10
+    payloads = [udp_payload(each) for each in read_pcap(tmp_path / "in.pcap")]
+    assert len(payloads) == len(large)
+    assert b"".join(payloads) == b"".join(udp_payload(each) for each in packets)
