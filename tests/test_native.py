@@ -135,6 +135,18 @@ def test_the_engine_and_its_threads(build: Build, sanitizer: tuple[list[str], li
 
 
 @linux_only
+def test_the_engine_above_a_host_with_offload(
+    build: Build, sanitizer: tuple[list[str], list[str]]
+) -> None:
+    flags, prefix = sanitizer
+    program = build(SOURCES / "offload_test.c", *map(str, sorted(HEADERS.glob("*.c"))), *flags)
+    result = run([*prefix, program], timeout=120)
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout
+    assert "ok     all" in result.stdout
+
+
+@linux_only
 def test_an_impaired_link(build: Build, sanitizer: tuple[list[str], list[str]]) -> None:
     flags, prefix = sanitizer
     sources = [HEADERS / f"{name}.c" for name in ("link", "impairment")]

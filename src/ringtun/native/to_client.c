@@ -140,8 +140,10 @@ static enum ring_status split_pending(struct engine *e)
     e->pending_size = 0;
     memcpy(&vnet, e->pending, sizeof vnet);
     if (prefix && size <= TUN_PACKET_MAX_SIZE && packet_is_ip(e->pending + prefix, size) &&
-        segment_begin(&e->segmenter, &vnet, e->pending + prefix, size))
+        segment_begin(&e->segmenter, &vnet, e->pending + prefix, size)) {
+        e->to_client_counters.large += segment_size(&e->segmenter) < size;
         return put_segments(e);
+    }
     e->to_client_counters.too_big++;
     return RING_OK;
 }

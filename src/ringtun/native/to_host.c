@@ -74,7 +74,8 @@ static int write_whole_packet(struct engine *e, const uint8_t *data, uint32_t si
         return 0;
     }
     memcpy(&vnet, head, sizeof vnet);
-    if (!segment_fits(&vnet, head + VNET_HEADER_SIZE, readable - VNET_HEADER_SIZE,
+    if (vnet.hdr_len > size - VNET_HEADER_SIZE ||
+        !segment_fits(&vnet, head + VNET_HEADER_SIZE, readable - VNET_HEADER_SIZE,
                       size - VNET_HEADER_SIZE)) {
         e->to_host_counters.malformed++;
         return 0;
