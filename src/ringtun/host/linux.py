@@ -187,6 +187,7 @@ class LinuxHost:
     def abandon(self) -> None:
         """In a forked child: close our copy of the queue, which would keep the interface alive."""
         self._native = None  # with a copy of its own
+        self._tun.abandon()
         self.close()
 
     def delete(self) -> None:

@@ -56,6 +56,8 @@ TUN_F_TSO4: Final = 0x02
 TUN_F_TSO6: Final = 0x04
 TUN_F_USO4: Final = 0x20
 TUN_F_USO6: Final = 0x40
+# struct virtio_net_hdr of linux/virtio_net.h: what a device's headers have unless told otherwise
+KERNEL_VNET_HEADER_SIZE: Final = 10
 # linux/sockios.h
 SIOCGIFINDEX: Final = 0x8933
 # linux/if.h: struct ifreq; its union holds the flags or the index
@@ -268,7 +270,17 @@ class LinuxTun:
         self._persistent = False
 
     def close(self) -> None:
-        """Give the descriptor back, and with it the device unless it is persistent. Idempotent."""
+        """Give the descriptor back, and with it the device unless it is persistent. Idempotent.
+
+        A persistent one's headers are again of the size that whoever attaches takes for granted.
+        """
+        if self._fd >= 0 and self.vnet and self._persistent:
+            with suppress(OSError):
+                fcntl.ioctl(self._fd, TUNSETVNETHDRSZ, INT.pack(KERNEL_VNET_HEADER_SIZE))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child: close its copy of the descriptor, and leave the device alone."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
