@@ -336,7 +336,8 @@ class Adapter:
         arguments.check_flags(offload=offload, verify_checksums=verify_checksums)
         options = abi.Options(0)
         if offload:
-            arguments.check_offload_mtu(host.info().mtu)
+            if host.offloads:
+                arguments.check_offload_mtu(host.info().mtu)
             options |= abi.Options.WHOLE_PACKETS
         if not verify_checksums:
             options |= abi.Options.TRUSTED_PACKETS

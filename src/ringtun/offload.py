@@ -90,11 +90,18 @@ class OffloadPacket:
         return _native.cut(bytes(self.data))
 
     def _header(self) -> tuple[int, ...]:
-        return _HEADER.unpack_from(self.data)
+        try:
+            return _HEADER.unpack_from(self.data)
+        except struct.error:
+            size = memoryview(self.data).nbytes
+            raise ValueError(
+                f"an offload packet begins with a header of {HEADER_SIZE} bytes, and it has "
+                f"{size} bytes"
+            ) from None
 
     def __len__(self) -> int:
         """Bytes of the IP packet."""
-        return memoryview(self.data).nbytes - HEADER_SIZE
+        return max(0, memoryview(self.data).nbytes - HEADER_SIZE)
 
     def __bytes__(self) -> bytes:
         """The IP packet."""
@@ -102,9 +109,17 @@ class OffloadPacket:
 
     def __repr__(self) -> str:
         try:
-            kind = self.gso_type.name
-            cut = f", {kind} in segments of {self.segment_size}" if self.gso_type else ""
+            size = len(self)
         except ValueError:
             return "<OffloadPacket released>"
-        checksum = ", checksum to be done" if self.needs_checksum else ""
-        return f"<OffloadPacket of {len(self)} bytes{cut}{checksum}>"
+        try:
+            flags, gso, _, segment_size, *_ = self._header()
+        except ValueError:
+            return "<OffloadPacket without a header>"
+        kind = gso & ~_ECN
+        try:
+            cut = f", {GsoType(kind).name} in segments of {segment_size}" if kind else ""
+        except ValueError:
+            cut = f", of unknown type {kind}"
+        checksum = ", checksum to be done" if flags & _NEEDS_CSUM else ""
+        return f"<OffloadPacket of {size} bytes{cut}{checksum}>"
