@@ -51,6 +51,8 @@ SEND_BUDGET = 1 << 16
 GATHER_BYTES = 1 << 16
 # A driver that does not tell of room is asked this often, in seconds.
 ROOM_LOOK = 0.001
+# A wait of fewer seconds may be over before it has begun: what is there is looked for first.
+SHORT_WAIT = 0.001
 # A wait is cut into pieces of so many seconds: the kernel's clock takes no larger ones.
 _LONGEST_WAIT = 86400.0
 NO_OPTIONS = abi.Options(0)
@@ -112,6 +114,7 @@ class Session(Generic[PacketT]):
         self._receiver: _Claim | None = None  # who waits to receive
         self._sender: _Claim | None = None  # who waits to send
         self._gatherer: int | None = None  # the thread inside `gather`
+        self._dry = False  # the host had nothing more, when it was looked at
         self._send_full = 0
         self._final: Statistics | None = None
         self._adapter: object = None  # kept as long as the session runs
@@ -239,9 +242,15 @@ class Session(Generic[PacketT]):
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
         if deadline is not None:
             spin_until = min(spin_until, deadline)
-        with self._claimed("_receiver"):
+        # Where the host had nothing more at the last look, the wait itself looks first.
+        look = not self._dry or (timeout is not None and timeout < SHORT_WAIT) or spin_until > 0
+        with _Claim(self, "_receiver"):
             while True:
-                result = self._device.pump_to_client(budget)
+                result: int = StepResult.IDLE
+                if look:
+                    result = self._device.pump_to_client(budget)
+                    self._dry = result == StepResult.IDLE
+                look = True
                 taken = take()
                 if taken is not None:
                     return taken
@@ -428,14 +437,14 @@ class Session(Generic[PacketT]):
             return
         # The host is slow to take what is in the ring: it goes on with the next call at the latest.
         deadline = _deadline(timeout)
-        with self._claimed("_sender"), suppress(TimeoutError):
+        with _Claim(self, "_sender"), suppress(TimeoutError):
             while (result := self._device.pump_to_host(SEND_BUDGET)) in UNFINISHED:
                 if result == StepResult.BLOCKED:
                     self._wait(self._send_poll, deadline, "")
 
     def _await_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
         deadline = _deadline(timeout)
-        with self._claimed("_sender"):
+        with _Claim(self, "_sender"):
             while True:
                 self._producer.submit()
                 self._device.pump_to_host(SEND_BUDGET)
@@ -457,26 +466,6 @@ class Session(Generic[PacketT]):
                     self._space.clear()
 
     # ---- waiting --------------------------------------------------------------------------------
-
-    @contextmanager
-    def _claimed(self, side: Literal["_receiver", "_sender"]) -> Iterator[None]:
-        """This side of the session is the calling thread's while it waits."""
-        claim = _Claim()
-        try:
-            with self._claims:
-                if getattr(self, side) is not None:
-                    doing = "receives from" if side == "_receiver" else "sends to"
-                    raise ConcurrencyError(f"another thread {doing} this session just now")
-                setattr(self, side, claim)
-            yield
-        except SessionClosed as error:
-            raise self._end_error(error) from None
-        finally:
-            with self._claims:
-                if getattr(self, side) is claim:
-                    setattr(self, side, None)
-                if self._reason is not None:
-                    self._give_back()
 
     def _wait(self, poll: select.poll, deadline: float | None, what: str) -> None:
         """Wait for the work, the end, or the deadline."""
@@ -711,10 +700,47 @@ def _poll(stop: Event, event: Event | Space | None) -> select.poll:
 
 
 class _Claim:
-    """One thread's wait on one side of a session."""
+    """One side of a session is the calling thread's inside the block, in which it waits.
 
-    def __init__(self) -> None:
+    A class, since a wait for each packet is much of what that costs.
+    """
+
+    __slots__ = ("_session", "_side", "thread")
+
+    def __init__(self, session: Session[Any], side: Literal["_receiver", "_sender"]) -> None:
+        self._session = session
+        self._side = side
         self.thread = threading.get_ident()
+
+    def __enter__(self) -> None:
+        session, side = self._session, self._side
+        try:
+            with session._claims:
+                if getattr(session, side) is not None:
+                    doing = "receives from" if side == "_receiver" else "sends to"
+                    raise ConcurrencyError(f"another thread {doing} this session just now")
+                setattr(session, side, self)
+        except BaseException:  # a signal's handler may raise too
+            self._let_go()
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._let_go()
+        if isinstance(exc, SessionClosed):
+            raise self._session._end_error(exc) from None
+
+    def _let_go(self) -> None:
+        session = self._session
+        with session._claims:
+            if getattr(session, self._side) is self:
+                setattr(session, self._side, None)
+            if session._reason is not None:
+                session._give_back()
 
 
 def _deadline(timeout: float | None) -> float | None:
