@@ -26,6 +26,7 @@ from ringtun.host.memory import link_hosts
 from ringtun.ring import Consumer
 from ringtun.statistics import Statistics
 from ringtun.step import StepResult
+from ringtun.testing import memory_link
 from ringtun.testing.conformance import AsyncSessionConformance
 from ringtun.testing.conformance.peer import packet
 from tests.backends import KernelBackend, MemoryBackend
@@ -503,3 +504,78 @@ def test_another_loop_is_refused_by_senders_too(new_loop: NewLoop) -> None:
             ):
                 second.run(session.send(packet(0)))
         assert senders[-1].cancelled()
+
+
+# ---- what is sent while packets come ------------------------------------------------------------
+
+
+@pytest.fixture
+def pumps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The adapters whose packets a session's call moved to the host, call by call."""
+    seen: list[str] = []
+    original = EmbeddedDevice.pump_to_host
+
+    def pump(self: EmbeddedDevice, budget: int) -> int:
+        seen.append(self.name)
+        return original(self, budget)
+
+    monkeypatch.setattr(EmbeddedDevice, "pump_to_host", pump)
+    return seen
+
+
+def test_what_is_sent_in_a_burst_goes_out_together(pumps: list[str]) -> None:
+    """100 packets lie there; each is passed on by itself, and 64 go at a time."""
+
+    async def main() -> None:
+        (a, near), (out, far) = memory_link(), memory_link()
+        with a, near, out, far, a.start_session() as feed, far.start_session() as sink:
+            async with near.start_async_session() as source, out.start_async_session() as target:
+                feed.send_many([packet(number) for number in range(100)])
+                pumps.clear()
+
+                async def pass_on() -> None:
+                    async for each in source:
+                        await target.send(each)
+
+                task = asyncio.ensure_future(pass_on())
+                while target.statistics().sent_packets < 100:
+                    await asyncio.sleep(0)
+                task.cancel()
+                assert [sink.receive(1) for _ in range(100)] == [packet(n) for n in range(100)]
+                assert pumps.count("left") <= 4
+
+    asyncio.run(main())
+
+
+def test_what_waits_goes_out_when_the_program_waits_for_anything(pumps: list[str]) -> None:
+    async def main() -> None:
+        left, right = memory_link()
+        with left, right, right.start_session() as host:
+            async with left.start_async_session() as session:
+                for number in range(3):
+                    host.send(packet(number))
+                pumps.clear()
+                await session.send(await session.receive())
+                assert pumps == [], "there is more to come"
+                await asyncio.sleep(0)
+                assert pumps == ["left"]
+                assert host.try_receive() == packet(0)
+                await session.send(await session.receive())
+                await session.send(await session.receive())
+                assert pumps == ["left", "left"], "that was the last one: it does not wait"
+                assert [host.try_receive(), host.try_receive()] == [packet(1), packet(2)]
+
+    asyncio.run(main())
+
+
+def test_what_waits_goes_out_at_the_close(pumps: list[str]) -> None:
+    async def main() -> None:
+        left, right = memory_link()
+        with left, right, right.start_session() as host:
+            async with left.start_async_session() as session:
+                for number in range(3):
+                    host.send(packet(number))
+                await session.send(await session.receive())
+            assert host.try_receive() == packet(0)
+
+    asyncio.run(main())

@@ -129,6 +129,9 @@ class Consumer:
     def content(self) -> int:
         """Bytes of packets, with their headers, that wait to be read."""
     @property
+    def more(self) -> bool:
+        """Whether packets were there at the last look that have not been taken."""
+    @property
     def pinned(self) -> int:
         """Slots of released batches in which a slice of a view still lives."""
     def pop(self) -> bytes | None:

@@ -660,6 +660,10 @@ cdef class Consumer:
         ring_refresh_tail(&self.ring)
         return ring_content(&self.ring)
 
+    @property
+    def more(self):
+        return ring_content(&self.ring) != 0
+
     cdef int check_usable(self) except -1:
         if self.closed:
             raise SessionClosed(EndReason.CLOSED)

@@ -324,6 +324,10 @@ class Consumer:
             self._tail = self._ring.index(_TAIL)
         return self._content()
 
+    @property
+    def more(self) -> bool:
+        return self._content() != 0
+
     def _content(self) -> int:
         return (self._tail - self._next) % self._ring.capacity
 

@@ -49,6 +49,8 @@ T = TypeVar("T")
 
 # So many packets may pass through a session before other tasks of the loop have their turn.
 _TURN = 256
+# So many packets that are sent one by one go to the host together, while more come.
+_BURST = 64
 
 
 class AsyncSession(Generic[PacketT]):
@@ -62,8 +64,10 @@ class AsyncSession(Generic[PacketT]):
     Packets of one direction keep their order.
 
     What can be done at once is done without awaiting anything; but after some 256 packets a session
-    lets the loop's other tasks run first. For a time limit use ``asyncio.timeout()``: a receive
-    that is cancelled has taken nothing, a send that is cancelled has sent nothing.
+    lets the loop's other tasks run first. While packets that came together are taken one by one,
+    what is sent for each goes out together: once it is much, or the program waits for something.
+    For a time limit use ``asyncio.timeout()``: a receive that is cancelled has taken nothing, a
+    send that is cancelled has sent nothing.
 
     Once the session is over, every call raises `SessionClosed` (its ``reason`` says why) or, where
     the rings hold what no correct peer writes, `RingCorrupt`.
@@ -93,6 +97,8 @@ class AsyncSession(Generic[PacketT]):
         self._holder: asyncio.Task[object] | None = None  # of `_sending`
         self._gathering = False
         self._rest: asyncio.Task[None] | None = None  # moves what a slow host left in the ring
+        self._burst: _Burst | None = None  # of the loop in which this is used
+        self._unflushed = 0  # packets that were sent in a burst, and wait in the ring for more
         self._arrivals = _Watch((session._event, select.EPOLLIN), (device.host_fd, select.EPOLLIN))
         self._room = _Watch((session._space, select.EPOLLIN), (device.host_fd, select.EPOLLOUT))
 
@@ -106,6 +112,8 @@ class AsyncSession(Generic[PacketT]):
         packet = self._take(self._consumer.pop)
         if packet is None:
             packet = await self._await_packet(self._consumer.pop)
+        if self._burst is not None:
+            self._burst.goes_on = self._consumer.more
         return cast("PacketT", packet)
 
     def try_receive(self) -> PacketT | None:
@@ -167,6 +175,8 @@ class AsyncSession(Generic[PacketT]):
         except SessionClosed:
             self._end_iteration()
             raise
+        if self._burst is not None:
+            self._burst.goes_on = self._consumer.more
         return cast("PacketT", packet)
 
     def _end_iteration(self) -> None:
@@ -184,6 +194,9 @@ class AsyncSession(Generic[PacketT]):
     async def _await_packet(self, take: Callable[[], T | None], budget: int = RECEIVE_BUDGET) -> T:
         session = self._session
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
+        if self._burst is None:
+            self._burst = _burst_of(asyncio.get_running_loop())
+        self._burst.end()
         self._receiving = True
         try:
             while True:
@@ -239,7 +252,22 @@ class AsyncSession(Generic[PacketT]):
         if not sent:
             await self._push_in_turn(packet)
             self._producer.submit()
-        self._flush()
+        if not (self._inline and self._goes_on()):
+            self._flush()
+
+    def _goes_on(self) -> bool:
+        """Whether more is likely to be sent soon, so that this may wait for it in the ring: a
+        session of this loop has more packets to be received, and the program has not waited since.
+        """
+        burst = self._burst
+        if burst is None:
+            burst = self._burst = _burst_of(asyncio.get_running_loop())
+        if not burst.goes_on:
+            return False
+        self._unflushed += 1
+        if self._unflushed == 1:
+            burst.add(self)
+        return self._unflushed < _BURST
 
     async def _push_in_turn(self, packet: Buffer | PacketT) -> None:
         async with self._in_turn():
@@ -392,6 +420,7 @@ class AsyncSession(Generic[PacketT]):
 
     def _flush(self) -> None:
         """With an inline engine: move what is in the ring to the host, as soon as it takes it."""
+        self._unflushed = 0
         if self._inline:
             result = self._device.pump_to_host(SEND_BUDGET)
             if result == StepResult.IDLE:
@@ -477,6 +506,44 @@ class AsyncSession(Generic[PacketT]):
         if hasattr(self, "_room"):  # else it never began
             self._arrivals.close()
             self._room.close()
+
+
+class _Burst:
+    """Packets that came together, and are answered or passed on one by one, go out together.
+
+    One for each loop. A send waits in the ring for more while the packet that was received last has
+    others behind it; at the latest until the program waits for a packet, or for anything else.
+    """
+
+    def __init__(self) -> None:
+        self.goes_on = False
+        self._sessions: list[AsyncSession[Any]] = []
+
+    def add(self, session: AsyncSession[Any]) -> None:
+        """This session has packets that wait."""
+        self._sessions.append(session)
+        if len(self._sessions) == 1:
+            asyncio.get_running_loop().call_soon(self.end)
+
+    def end(self) -> None:
+        """Nothing waits any longer."""
+        self.goes_on = False
+        if self._sessions:
+            sessions, self._sessions = self._sessions, []
+            for session in sessions:
+                if session._unflushed:
+                    with suppress(SessionClosed):  # who calls next learns of it
+                        session._flush()
+
+
+_bursts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Burst] = weakref.WeakKeyDictionary()
+
+
+def _burst_of(loop: asyncio.AbstractEventLoop) -> _Burst:
+    burst = _bursts.get(loop)
+    if burst is None:
+        burst = _bursts[loop] = _Burst()
+    return burst
 
 
 class _Batches(Generic[T]):
