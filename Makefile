@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests run side by side, each runner in network namespaces of its own.
+JOBS ?= auto
+
 NATIVE := setup.py pyproject.toml src/ringtun/_native.pyx $(wildcard src/ringtun/native/*)
 
 # Each fuzzer has its seeds in tests/native/seeds, and finds of the core what it needs.
@@ -33,7 +36,7 @@ demo: build/ready
 	@$(BIN)/ringtun demo
 
 test: build/ready build/ready-to-test
-	$(BIN)/python -m pytest -q -m "not soak"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not soak"
 
 soak: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -m soak

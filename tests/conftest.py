@@ -14,7 +14,8 @@ _missing = {"world": "", "kernel": ""}
 
 def pytest_configure() -> None:
     try:
-        enter_private_world()
+        # A worker of pytest-xdist has another thread, which talks with the controller.
+        enter_private_world(this_thread_alone="PYTEST_XDIST_WORKER" in os.environ)
     except OSError as error:
         _missing["world"] = _missing["kernel"] = f"no namespaces of one's own: {error}"
         return

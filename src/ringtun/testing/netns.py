@@ -45,7 +45,7 @@ USER_NAMESPACE_SYSCTLS: Final = (
 )
 
 
-def enter_private_world() -> None:
+def enter_private_world(*, this_thread_alone: bool = False) -> None:
     """Move this process into network and mount namespaces of its own, ``/run/netns`` empty.
 
     What it makes there (interfaces, named namespaces) is seen by itself and its children alone, and
@@ -53,10 +53,11 @@ def enter_private_world() -> None:
     moves into a user namespace as well, where it is root.
 
     There is no way back. Call it before the first thread starts: raises ``RuntimeError`` where
-    there are several. Raises ``PermissionError`` where the system forbids it, saying which setting
+    there are several, unless ``this_thread_alone`` is to move, and what it starts from then on.
+    Raises ``PermissionError`` where the system forbids it, saying which setting
     does and how to change it.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(os.listdir("/proc/self/task")) > 1 and not this_thread_alone:
         raise RuntimeError("enter_private_world() comes before the first thread is started")
     try:
         _unshare_as_root()
