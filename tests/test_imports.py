@@ -33,7 +33,9 @@ MAY_KNOW = {
         *("_native", "abi", "device", "errors", "event", "offer", "offload", "ring"),
         *("statistics", "step"),
     },
-    "aio": {"device", "errors", "ring", "session", "statistics", "step"},
+    "aio": {
+        *("_native", "abi", "device", "errors", "offload", "ring", "session", "statistics", "step"),
+    },
     "driver": {
         *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),
         *("statistics", "step"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import ringtun
 from ringtun.host.namespace import Namespace
@@ -206,7 +206,9 @@ def next_packet(session: ringtun.Session, timeout: float = SOON) -> bytes:
 
 
 @contextmanager
-def closing_at_the_end(work: Callable[[], object], *sessions: ringtun.Session) -> Iterator[None]:
+def closing_at_the_end(
+    work: Callable[[], object], *sessions: ringtun.Session[Any]
+) -> Iterator[None]:
     """Let ``work`` run in a thread; at the end close the sessions, and raise what it raised."""
 
     def run() -> None:
@@ -228,16 +230,16 @@ def closing_at_the_end(work: Callable[[], object], *sessions: ringtun.Session) -
         background.result()
 
 
-def _close(sessions: tuple[ringtun.Session, ...]) -> None:
+def _close(sessions: tuple[ringtun.Session[Any], ...]) -> None:
     for session in sessions:
         session.close()
 
 
 @contextmanager
-def forwarding(left: ringtun.Session, right: ringtun.Session) -> Iterator[None]:
+def forwarding(left: ringtun.Session[Any], right: ringtun.Session[Any]) -> Iterator[None]:
     """What comes out of one session goes into the other, both ways; at the end both close."""
 
-    def forward(source: ringtun.Session, destination: ringtun.Session) -> None:
+    def forward(source: ringtun.Session[Any], destination: ringtun.Session[Any]) -> None:
         for batch in source.batches():
             destination.send_many(batch)
 
