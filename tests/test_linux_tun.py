@@ -341,7 +341,7 @@ def test_a_closed_node_is_a_matter_of_permission(
     with Namespace.current() as namespace:
         raised = raised_in_child(lambda: LinuxTun.create("vpn0", namespace=namespace), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 13] no permission to use an adapter: ")
-    assert "tun is closed to this user; run as root, or start the driver service" in raised
+    assert "tun is closed to this user; run as root, or open it to all" in raised
 
 
 @pytest.mark.kernel

@@ -53,7 +53,7 @@ def _os_error(what: str, code: int, kernel_says: str, hints: Mapping[int, str]) 
         return AdapterPermissionError(
             code,
             f"no permission to {what}: it takes CAP_NET_ADMIN in its network namespace; "
-            f"run as root, or start the driver service and join group ringtun",
+            "run as root, or have root do it (ip address, ip link)",
         )
     if code == errno.ENODEV:
         return AdapterNotFound(

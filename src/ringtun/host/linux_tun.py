@@ -65,7 +65,10 @@ IFREQ_FLAGS: Final = struct.Struct("16sH22x")
 IFREQ_INDEX: Final = struct.Struct("16si20x")
 INT: Final = struct.Struct("i")
 
-CURE: Final = "run as root, or start the driver service and join group ringtun"
+CURE: Final = (
+    "run as root, or have root make a persistent adapter for you and open that: "
+    "ringtun create NAME --owner USER"
+)
 
 
 class LinuxTun:
@@ -343,7 +346,9 @@ def _open_node() -> int:
             case errno.EACCES:
                 raise AdapterPermissionError(
                     error.errno,
-                    f"no permission to use an adapter: {TUN_NODE} is closed to this user; {CURE}",
+                    f"no permission to use an adapter: {TUN_NODE} is closed to this user; "
+                    "run as root, or open it to all, as most systems have it: "
+                    f"chmod 0666 {TUN_NODE}",
                 ) from None
             case errno.EPERM:
                 raise AdapterPermissionError(

@@ -27,9 +27,7 @@ NAMED_NAMESPACES: Final = "/run/netns"
 CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
 NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
 
-_ENTERING: Final = (
-    "it takes CAP_SYS_ADMIN; run as root, or start the driver service and join group ringtun"
-)
+_ENTERING: Final = "it takes CAP_SYS_ADMIN; run as root, or start the program inside the namespace"
 
 
 class Namespace:
