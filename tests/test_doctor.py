@@ -172,9 +172,11 @@ def test_capabilities_in_a_user_namespace_do_not_reach_outside() -> None:
 @pytest.mark.kernel
 def test_an_adapter_is_tried_and_nothing_of_it_is_left() -> None:
     before = Path("/proc/self/net/dev").read_text().count(":")
-    found = trial.trial()
-    assert (found.status, found.cure) == ("ok", None)
+    found, offload = trial.trial()
+    assert (found.check, found.status, found.cure) == ("trial", "ok", None)
     assert "a packet came through it" in found.message
+    assert offload.check == "offload"
+    assert offload.status in ("ok", "warning")
     assert Path("/proc/self/net/dev").read_text().count(":") == before
 
 
@@ -194,8 +196,8 @@ def test_a_trial_that_goes_wrong(
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     monkeypatch.setattr(trial, "TIMEOUT", 0.2 if "sleep" in program else 20.0)
-    found = trial.trial()
-    assert found.status == "problem"
+    found = one(trial.trial())
+    assert (found.check, found.status) == ("trial", "problem")
     assert found.message.endswith(message)
     assert "-m ringtun.doctor.trial" in (found.cure or "")
 
@@ -206,7 +208,8 @@ def test_errors_of_the_trial_are_told_with_their_cure(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("ringtun.testing.netns.enter_private_world", lambda: None)
     monkeypatch.setattr(ringtun, "create_adapter", refused)
-    assert trial._try_it() == (
+    assert one(trial._try_it()) == Finding(
+        "trial",
         "problem",
         "No adapter could be made in a private namespace: there is no TUN driver here.",
         "load it with X",
@@ -218,11 +221,39 @@ def test_where_no_namespace_can_be_made_nothing_is_tried(monkeypatch: pytest.Mon
         raise PermissionError(1, "cannot make a private network namespace (No): run as root")
 
     monkeypatch.setattr("ringtun.testing.netns.enter_private_world", refuse)
-    assert trial._try_it() == (
+    assert one(trial._try_it()) == Finding(
+        "trial",
         "warning",
         "No adapter was tried, since this process cannot make a private network namespace (No).",
         "Run as root",
     )
+
+
+@pytest.mark.parametrize(
+    ("native", "tcp", "udp", "status", "message", "cure"),
+    [
+        (True, True, True, "ok", "takes, large packets of TCP and UDP.", None),
+        (True, True, False, "warning", "of TCP alone: this kernel takes no UDP", "Linux 6.2"),
+        (True, False, False, "warning", "There is no offload", "Run a newer kernel"),
+        (False, False, False, "warning", "There is no offload", "see native-core"),
+    ],
+)
+def test_what_was_negotiated(
+    native: bool, tcp: bool, udp: bool, status: str, message: str, cure: str | None
+) -> None:
+    found = trial._judge(native=native, tcp=tcp, udp=udp)
+    assert (found.check, found.status) == ("offload", status)
+    assert message in found.message
+    assert (cure or "") in (found.cure or "")
+    assert (cure is None) == (found.cure is None)
+
+
+@pytest.mark.kernel
+def test_what_is_looked_at_is_the_session_that_runs() -> None:
+    with ringtun.create_adapter("vpn0") as adapter:
+        assert "no offload" in trial._offload(adapter).message
+        with adapter.start_session():
+            assert "large packets" in trial._offload(adapter).message.lower()
 
 
 # ---- the network namespace ----------------------------------------------------------------------

@@ -22,10 +22,11 @@ from ringtun.host.linux import LinuxHost
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, delete, find
-from ringtun.host.offload import Coalesces, probe
+from ringtun.host.offload import Coalesces, Offload, offload_of, probe
 from ringtun.session import Session
 from ringtun.testing.conformance import packet
 from ringtun.testing.netns import NetworkNamespace
+from tests.children import NOBODY, as_ordinary_user, raised_in_child
 from tests.offload.packets import checksums_right
 from tests.system.programs import Program
 from tests.system.sites import SOON, next_packet, until
@@ -244,6 +245,36 @@ def test_the_engine_in_plain_python(
             adapter.start_session(offload=True)
 
 
+# what is said of it ------------------------------------------------------------------------------
+
+
+def test_what_the_kernel_says(namespace: Namespace, kernel: Kernel) -> None:
+    nothing = Offload(checksum=False, tcp=False, udp=False)
+    uso = has_uso(namespace)
+    with create() as adapter:
+        assert offload_of(namespace, "vpn0") == nothing
+        with adapter.start_session():
+            assert offload_of(namespace, "vpn0") == Offload(checksum=True, tcp=True, udp=uso)
+        assert offload_of(namespace, "vpn0") == nothing
+        kernel.without_mask = USO
+        with adapter.start_session():
+            assert offload_of(namespace, "vpn0") == Offload(checksum=True, tcp=True, udp=False)
+    with pytest.raises(OSError, match="vpn0"):
+        offload_of(namespace, "vpn0")
+
+
+@as_ordinary_user
+def test_asking_takes_no_rights(namespace: Namespace) -> None:
+    with create(), Namespace.current() as here:
+        said = namespace.run(lambda: raised_in_child(lambda: offload_of(here, "vpn0"), user=NOBODY))
+    assert said == ""
+
+
+def test_a_name_that_is_no_text(namespace: Namespace) -> None:
+    with pytest.raises(OSError, match="says no features"):
+        offload_of(namespace, "a\udcff")
+
+
 # what is left behind -----------------------------------------------------------------------------
 
 
@@ -349,17 +380,8 @@ def test_what_a_killed_program_left_is_put_right(
         works(adapter, namespace, sender)
 
 
-def features_of(namespace: Namespace) -> tuple[bool, ...]:
-    """Checksums, TCP over IPv4 and IPv6, UDP: what the kernel leaves to the reader."""
-    from pyroute2.ethtool.ioctl import IoctlEthtool
-
-    def ask() -> tuple[bool, ...]:
-        with closing(IoctlEthtool("vpn0")) as ethtool:
-            found = ethtool.get_features()
-            names = ("checksum-ip-generic", "tcp-segmentation", "tcp6-segmentation")
-            return tuple(found[f"tx-{name}"] for name in (*names, "udp-segmentation"))
-
-    return namespace.run(ask)
+def features_of(namespace: Namespace) -> list[bool]:
+    return list(offload_of(namespace, "vpn0").as_dict().values())
 
 
 @pytest.mark.parametrize("offload", [False, True])

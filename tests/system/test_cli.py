@@ -105,6 +105,7 @@ def test_an_adapters_life(network: NetworkNamespace, namespace: Namespace) -> No
     assert {**listed, "host_drops": 0} == {**made, "host_drops": 0}
     shown = document(network, "show", "vpn0")
     kernel = shown.pop("kernel")
+    assert shown.pop("offload") == {"checksum": False, "tcp": False, "udp": False}
     assert list(shown) == ADAPTER_FIELDS
     assert {**shown, "host_drops": 0} == {**made, "host_drops": 0}
     assert list(kernel) == ["tx_packets", "tx_dropped", "rx_packets", "rx_dropped"]
@@ -130,6 +131,22 @@ def test_what_people_read(network: NetworkNamespace) -> None:
     assert re.fullmatch(r"made by +ringtun, as [0-9a-f-]{36}", lines[1])
     assert re.fullmatch(r"state +down", lines[2])
     assert "\x1b" not in done.stdout
+
+
+def test_offload_is_shown_while_a_session_runs(network: NetworkNamespace) -> None:
+    with ringtun.create_adapter("vpn0", netns="left") as adapter:
+        assert re.search(r"\noffload +none, as long as no session runs\n", shown(network))
+        with adapter.start_session():
+            offload = document(network, "show", "vpn0")["offload"]
+            assert offload == {"checksum": True, "tcp": True, "udp": offload["udp"]}
+            kinds = "TCP, UDP" if offload["udp"] else "TCP"
+            assert re.search(rf"\noffload +{kinds} and checksums\n", shown(network))
+    network.run("ip", "tuntap", "add", "other0", "mode", "tun")
+    assert document(network, "show", "other0")["offload"]["tcp"] is False
+
+
+def shown(network: NetworkNamespace) -> str:
+    return run(network, "show", "vpn0").stdout
 
 
 def test_an_empty_list_says_so(network: NetworkNamespace) -> None:
@@ -381,8 +398,8 @@ def doctor(command: Sequence[str], status: int = 0) -> dict[str, dict[str, Any]]
 def test_a_machine_on_which_all_is_well(network: NetworkNamespace, namespace: Namespace) -> None:
     found = doctor(network.command(*RINGTUN, "doctor", "--json"))
     assert list(found) == [
-        "kernel", "native-core", "tun-node", "user-namespaces", "trial", "rights", "queue", "drops",
-        "rp-filter", "ipv6", "forwarding",
+        "kernel", "native-core", "tun-node", "user-namespaces", "trial", "offload", "rights",
+        "queue", "drops", "rp-filter", "ipv6", "forwarding",
     ]  # fmt: skip
     assert found["trial"]["status"] == "ok"
     assert found["rights"]["status"] == "ok"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from ringtun.cli import options, printable, words
 
 if TYPE_CHECKING:
     from ringtun.host.netlink import LinkInfo
+    from ringtun.host.offload import Offload
 
 __all__ = ["show"]
 
@@ -26,12 +28,13 @@ COUNTERS = ("tx_packets", "tx_dropped", "rx_packets", "rx_dropped")
 def show(name: str, netns: str | None, as_json: bool) -> None:
     """Show all about the TUN adapter NAME: what it is set to, and what the kernel counted."""
     info = _find(name, netns)
-    link = _link(info.ifindex, netns)
+    link, offload = _link(info, netns)
     counters = {counter: getattr(link, counter) for counter in COUNTERS}
     if as_json:
-        click.echo(json.dumps({**info.as_dict(), "kernel": counters}, indent=2))
+        more = {"kernel": counters, "offload": offload and offload.as_dict()}
+        click.echo(json.dumps({**info.as_dict(), **more}, indent=2))
         return
-    lines = _lines(info, counters)
+    lines = _lines(info, counters, offload)
     width = max(map(len, lines))
     for label, text in lines.items():
         click.echo(f"{click.style(f'{label:<{width}}', bold=True)}  {text}")
@@ -47,15 +50,21 @@ def _find(name: str, netns: str | None) -> ringtun.AdapterInfo:
     )
 
 
-def _link(ifindex: int, netns: str | None) -> LinkInfo:
+def _link(info: ringtun.AdapterInfo, netns: str | None) -> tuple[LinkInfo, Offload | None]:
     from ringtun.host.namespace import Namespace
     from ringtun.host.netlink import Link
+    from ringtun.host.offload import offload_of
 
+    offload = None
     with Namespace.current() if netns is None else Namespace.named(netns) as namespace:
-        return Link(namespace, ifindex).info()
+        with suppress(OSError):
+            offload = offload_of(namespace, info.name)
+        return Link(namespace, info.ifindex).info(), offload
 
 
-def _lines(info: ringtun.AdapterInfo, kernel: dict[str, Any]) -> dict[str, str]:
+def _lines(
+    info: ringtun.AdapterInfo, kernel: dict[str, Any], offload: Offload | None
+) -> dict[str, str]:
     return {
         "name": f"{printable(info.name)} (interface {info.ifindex})",
         "made by": f"ringtun, as {info.guid}" if info.guid else "another program",
@@ -65,6 +74,7 @@ def _lines(info: ringtun.AdapterInfo, kernel: dict[str, Any]) -> dict[str, str]:
         "stays": "until it is deleted" if info.persistent else "as long as its program",
         "open to": words.holders(info),
         "queue": f"{info.txqueuelen:,} packets",
+        "offload": words.offload(info, offload),
         "from the host": (
             f"{kernel['tx_packets']:,} packets; {kernel['tx_dropped']:,} dropped, "
             "the queue being full or no session running"

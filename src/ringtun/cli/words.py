@@ -13,8 +13,9 @@ from ringtun.cli import printable
 
 if TYPE_CHECKING:
     from ringtun import AdapterInfo
+    from ringtun.host.offload import Offload
 
-__all__ = ["addresses", "holders", "state", "table"]
+__all__ = ["addresses", "holders", "offload", "state", "table"]
 
 
 def state(info: AdapterInfo) -> str:
@@ -51,6 +52,17 @@ def _group(gid: int) -> str:
     with suppress(KeyError, OverflowError):
         return printable(grp.getgrgid(gid).gr_name)
     return str(gid)
+
+
+def offload(info: AdapterInfo, found: Offload | None) -> str:
+    """What the kernel leaves to the program."""
+    if found is None:
+        return "the kernel does not say"
+    kinds = {"TCP": found.tcp, "UDP": found.udp, "checksums": found.checksum}
+    *some, last = [kind for kind, there in kinds.items() if there] or ["none"]
+    if last == "none" and not info.connected:
+        last = "none, as long as no session runs"
+    return f"{', '.join(some)} and {last}" if some else last
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str | Sequence[str]]]) -> list[str]:

@@ -35,7 +35,7 @@ def examine(*, netns: str | None = None, name: str | None = None) -> Iterator[Fi
         yield node
         yield from system.user_namespaces()
         if node.status != PROBLEM:
-            yield trial.trial()
+            yield from trial.trial()
         yield namespace.run(system.rights)
 
         infos = ringtun.list_adapters(netns=netns)

@@ -10,9 +10,15 @@ import socket
 import subprocess
 import sys
 import warnings
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, cast
 
-from ringtun.doctor.finding import OK, PROBLEM, WARNING, Finding, Status
+from ringtun.doctor.finding import OK, PROBLEM, WARNING, Finding
+from ringtun.driver.engine import can_offload
+
+if TYPE_CHECKING:
+    import ringtun
+    from ringtun.host.linux import LinuxHost
 
 __all__ = ["trial"]
 
@@ -21,20 +27,23 @@ ADDRESS, PEER = "192.0.2.1", "192.0.2.2"  # RFC 5737: for documentation
 PAYLOAD: Final = b"ringtun doctor"
 
 
-def trial() -> Finding:
+def trial() -> Iterator[Finding]:
     """Start the child, and hear what it says."""
     argv = [sys.executable, "-P", "-m", __name__]
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT
         )
-        return Finding("trial", **json.loads(done.stdout))
+        found = [Finding(**finding) for finding in json.loads(done.stdout)]
     except subprocess.TimeoutExpired:
         why = f"did not end within {TIMEOUT:g} s"
     except ValueError:  # it said nothing that we know
         last_words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         why = f"failed: {last_words[-1]}"
-    return Finding(
+    else:
+        yield from found
+        return
+    yield Finding(
         "trial",
         PROBLEM,
         f"The process that was to try an adapter {why}.",
@@ -42,8 +51,8 @@ def trial() -> Finding:
     )
 
 
-def _try_it() -> tuple[Status, str, str | None]:
-    """In the child: status, message, cure."""
+def _try_it() -> Iterator[Finding]:
+    """In the child."""
     from ringtun import create_adapter
     from ringtun.testing.netns import enter_private_world
 
@@ -51,11 +60,13 @@ def _try_it() -> tuple[Status, str, str | None]:
         enter_private_world()
     except PermissionError as error:
         what, _, why = str(error.strerror).partition(": ")
-        return (
+        yield Finding(
+            "trial",
             WARNING,
             f"No adapter was tried, since this process {what}.",
             why[:1].upper() + why[1:],
         )
+        return
     try:
         with (
             create_adapter("trial0", addresses=[f"{ADDRESS}/24"]) as adapter,
@@ -65,8 +76,10 @@ def _try_it() -> tuple[Status, str, str | None]:
             host.sendto(PAYLOAD, (PEER, 9))
             while not session.receive(5).endswith(PAYLOAD):
                 pass
+            offload = _offload(adapter)
     except TimeoutError:
-        return (
+        yield Finding(
+            "trial",
             PROBLEM,
             "An adapter was made in a private namespace, but a packet sent through it did not "
             "arrive.",
@@ -74,11 +87,50 @@ def _try_it() -> tuple[Status, str, str | None]:
         )
     except OSError as error:
         message, _, cure = str(error.strerror).partition("; ")
-        return PROBLEM, f"No adapter could be made in a private namespace: {message}.", cure or None
-    return OK, "An adapter was made in a private namespace, and a packet came through it.", None
+        message = f"No adapter could be made in a private namespace: {message}."
+        yield Finding("trial", PROBLEM, message, cure or None)
+    else:
+        message = "An adapter was made in a private namespace, and a packet came through it."
+        yield Finding("trial", OK, message)
+        yield offload
+
+
+def _offload(adapter: ringtun.Adapter) -> Finding:
+    """What was negotiated for large packets: those that the kernel hands over, and takes."""
+    from ringtun.host.offload import Coalesces, Offload, offload_of
+
+    host = cast("LinuxHost", adapter._driver.host)
+    try:
+        gives = offload_of(host.namespace, host.name)
+    except OSError:
+        gives = Offload(checksum=False, tcp=False, udp=False)
+    tcp, udp = Coalesces.TCP4 | Coalesces.TCP6, Coalesces.UDP4 | Coalesces.UDP6
+    return _judge(
+        native=can_offload(),
+        tcp=gives.tcp and tcp in host.coalesces,
+        udp=gives.udp and udp in host.coalesces,
+    )
+
+
+def _judge(*, native: bool, tcp: bool, udp: bool) -> Finding:
+    if tcp and udp:
+        message = "The kernel hands over, and takes, large packets of TCP and UDP."
+        return Finding("offload", OK, message)
+    if tcp:
+        return Finding(
+            "offload",
+            WARNING,
+            "Large packets are of TCP alone: this kernel takes no UDP offload.",
+            "Run Linux 6.2 or later, for much traffic in UDP",
+        )
+    return Finding(
+        "offload",
+        WARNING,
+        "There is no offload: each packet is a system call of its own.",
+        "Run a newer kernel" if native else "Have the native core built: see native-core",
+    )
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    status, message, cure = _try_it()
-    print(json.dumps({"status": status, "message": message, "cure": cure}))
+    print(json.dumps([finding.as_dict() for finding in _try_it()]))

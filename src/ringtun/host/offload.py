@@ -11,9 +11,14 @@ import enum
 import errno
 import os
 import struct
-from typing import Final
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["NO_OFFLOAD", "VNET_HEADER_SIZE", "Coalesces", "probe"]
+if TYPE_CHECKING:
+    from ringtun.host.namespace import Namespace
+
+__all__ = ["NO_OFFLOAD", "VNET_HEADER_SIZE", "Coalesces", "Offload", "offload_of", "probe"]
 
 VNET_HEADER_SIZE: Final = 12
 NO_OFFLOAD: Final = bytes(VNET_HEADER_SIZE)
@@ -37,6 +42,54 @@ class Coalesces(enum.IntFlag):
     UDP6 = 8
 
     ALL = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """What the kernel leaves to the program that reads an interface's packets, at one moment.
+
+    It is agreed on when a session starts, and over with its end.
+    """
+
+    checksum: bool
+    """Checksums of TCP and UDP."""
+    tcp: bool
+    """Cutting up TCP, of both IP versions."""
+    udp: bool
+    """Cutting up UDP."""
+
+    def as_dict(self) -> dict[str, bool]:
+        """For JSON; the names are promised."""
+        return asdict(self)
+
+
+def offload_of(namespace: Namespace, name: str) -> Offload:
+    """The same of the interface ``name``, as ``ethtool -k`` has it. It takes no rights.
+
+    Raises ``OSError`` where the kernel does not say, or the interface is gone.
+    """
+
+    def ask() -> Offload:
+        from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
+
+        try:
+            with closing(IoctlEthtool()) as ethtool:
+                ethtool.change_ifname(name)
+                found = ethtool.get_features()
+        except (EthtoolError, OSError, UnicodeEncodeError) as error:
+            code = getattr(error, "errno", errno.EOPNOTSUPP)
+            raise OSError(code, f"the kernel says no features of {name}") from error
+
+        def on(*features: str) -> bool:
+            return all(feature in found and found[feature] for feature in features)
+
+        return Offload(
+            checksum=on("tx-checksum-ip-generic"),
+            tcp=on("tx-tcp-segmentation", "tx-tcp6-segmentation"),
+            udp=on("tx-udp-segmentation"),
+        )
+
+    return namespace.run(ask)
 
 
 def probe(fd: int) -> Coalesces:
