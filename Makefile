@@ -36,7 +36,7 @@ demo: build/ready
 	@$(BIN)/ringtun demo
 
 test: build/ready build/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not soak"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not soak"
 
 soak: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -m soak

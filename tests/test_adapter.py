@@ -10,6 +10,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -279,6 +280,23 @@ def test_an_event_loop_sees_that_the_adapter_was_closed() -> None:
     session.close()
     with pytest.raises(SessionClosed):
         session.fileno()
+    right.close()
+
+
+def test_an_event_loop_in_another_thread_sees_the_close() -> None:
+    left, right = memory_link()
+    for _ in range(50):
+        session = left.start_session()
+        poll = select.epoll()
+        poll.register(session.fileno(), select.EPOLLIN)
+        seen: list[object] = []
+        waits = threading.Thread(target=lambda poll=poll, seen=seen: seen.extend(poll.poll(10)))
+        waits.start()
+        session.close()
+        waits.join()
+        assert seen, "the descriptor was closed under it"
+        poll.close()
+    left.close()
     right.close()
 
 

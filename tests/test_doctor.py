@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -88,7 +89,9 @@ def as_nobody(check: Callable[[], Finding]) -> str:
 
 @as_ordinary_user
 def test_a_node_that_is_closed_to_the_user(tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents[:2]):
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory == Path(tempfile.gettempdir()):
+            break
         directory.chmod(0o755)
     node = tmp_path / "tun"
     node.touch()

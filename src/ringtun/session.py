@@ -118,7 +118,6 @@ class Session(Generic[PacketT]):
         self._send_full = 0
         self._final: Statistics | None = None
         self._adapter: object = None  # kept as long as the session runs
-        self._keep_fileno = True  # until this session's own close: an event loop may look at it
         self._epoll: select.epoll | None = None
         self._event = offer.to_client_event
         self._space = device.to_host_space
@@ -493,7 +492,8 @@ class Session(Generic[PacketT]):
         """A descriptor for other event loops, the session's own: readable exactly when a receive
         would not wait, packets in the ring and the end of the session included.
 
-        Asked for once, it costs each receive a system call or two.
+        Asked for once, it costs each receive a system call or two, and lives as long as the session
+        object: a loop in another thread learns of the close.
         """
         with self._claims:
             self._check_running()
@@ -560,8 +560,6 @@ class Session(Generic[PacketT]):
         with self._claims:
             if self._reason is None:
                 self._reason = reason
-            if reason is EndReason.CLOSED:
-                self._keep_fileno = False
             inside = {claim.thread for claim in (self._receiver, self._sender) if claim}
             if not self._over.is_set():
                 self._stop.signal()
@@ -585,7 +583,7 @@ class Session(Generic[PacketT]):
             self._offer.close()
             self._adapter = None
             self._over.set()
-        if self._epoll is None or not self._keep_fileno:
+        if self._epoll is None:  # else an event loop may look at it, in another thread too
             self._close_fileno()
 
     def _close_fileno(self) -> None:
@@ -643,6 +641,7 @@ class Session(Generic[PacketT]):
                 warnings.warn(f"unclosed session {self!r}", ResourceWarning, source=self)
         finally:  # the warning may be an error
             self.close()
+            self._close_fileno()
 
 
 class _Commits(Protocol):

@@ -141,11 +141,11 @@ def _answer(
         answer = responder.answer(packet)
         if answer is None:
             continue
-        session.send(answer)
-        if len(responder.pingers) > known:
+        if len(responder.pingers) > known:  # said first: whoever has the answer may end us
             known += 1
             source, destination = next(reversed(responder.pingers))
             say(f"{source} pings {destination}")
+        session.send(answer)
         if responder.answered == count:
             return
 

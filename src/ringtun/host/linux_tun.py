@@ -323,13 +323,13 @@ class LinuxTun:
 _queues: weakref.WeakSet[LinuxTun] = weakref.WeakSet()
 
 
-def _close_queues() -> None:
+def _abandon_queues() -> None:
     """In a forked child: those too that another thread is still making an adapter of."""
     for queue in list(_queues):
-        queue.close()
+        queue.abandon()
 
 
-os.register_at_fork(after_in_child=_close_queues)
+os.register_at_fork(after_in_child=_abandon_queues)
 
 
 def _signed(identity: int) -> int:
