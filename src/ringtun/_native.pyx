@@ -861,6 +861,15 @@ cdef class Batch:
     cdef uint8_t *data(self, Py_ssize_t i):
         return ring_packet_at(self.consumer.ring.ring, self.span.slots[i].offset).data
 
+    cdef int hold(self, Py_buffer *buffer) except -1:
+        """Keep the memory of all slots, whoever releases the batch meanwhile."""
+        self.exporting = 0
+        try:
+            PyObject_GetBuffer(self, buffer, PyBUF_SIMPLE)
+        finally:
+            self.exporting = -1
+        return 0
+
     cdef object view(self, Py_ssize_t i):
         self.check_open()
         self.exporting = i
@@ -1214,6 +1223,7 @@ cdef class Engine:
         cdef bint done
         cdef iovec *packets
         cdef uint32_t *numbers
+        cdef Py_buffer held
         if self.engine == NULL or not count:
             return None
         packets = <iovec *>malloc(count * (sizeof(iovec) + sizeof(uint32_t)))
@@ -1224,9 +1234,10 @@ cdef class Engine:
             for i in range(count):
                 packets[i].iov_base = batch.data(i)
                 packets[i].iov_len = batch.span.slots[i].size
-            with batch.view(0).cast("B") as held:  # whoever releases the batch leaves its memory
-                with nogil:
-                    done = engine_forward(self.engine, packets, <uint32_t>count, numbers, &left)
+            batch.hold(&held)
+            with nogil:
+                done = engine_forward(self.engine, packets, <uint32_t>count, numbers, &left)
+            PyBuffer_Release(&held)
             return [numbers[i] for i in range(left)] if done else None
         finally:
             free(packets)

@@ -299,6 +299,9 @@ class AsyncSession(Generic[PacketT]):
         at_once = self._send_turn >= 0 and not self._is_others_turn()
         if at_once and self._inline and not self._gathering and isinstance(packets, Batch):
             packets = self._session._forward(packets)
+            if not packets:
+                self._send_turn -= total
+                return total
             done = total - len(packets)
         start = done
 

@@ -120,6 +120,7 @@ class Session(Generic[PacketT]):
         self._adapter: object = None  # kept as long as the session runs
         self._epoll: select.epoll | None = None
         self._event = offer.to_client_event
+        self._event_fd = self._event.fileno()
         self._space = device.to_host_space
         self._inline = device.host_fd is not None
         self._whole = bool(options & abi.Options.WHOLE_PACKETS)
@@ -265,10 +266,11 @@ class Session(Generic[PacketT]):
                     continue
                 if self._consumer.arm():
                     try:
-                        self._wait(self._receive_poll, deadline, "no packet came")
+                        ready = self._wait(self._receive_poll, deadline, "no packet came")
                     finally:
                         self._consumer.disarm()
-                    self._event.clear()
+                    if self._event_fd in ready:
+                        self._event.clear()
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -320,6 +322,8 @@ class Session(Generic[PacketT]):
         total, done = len(packets), 0
         if self._inline and isinstance(packets, Batch):
             packets = self._forward(packets)
+            if not packets:
+                return total
             done = total - len(packets)
         start = done
 
@@ -466,16 +470,17 @@ class Session(Generic[PacketT]):
 
     # ---- waiting --------------------------------------------------------------------------------
 
-    def _wait(self, poll: select.poll, deadline: float | None, what: str) -> None:
-        """Wait for the work, the end, or the deadline."""
+    def _wait(self, poll: select.poll, deadline: float | None, what: str) -> list[int]:
+        """Wait for the work, the end, or the deadline; returns the descriptors that are ready."""
         if deadline is None:
             timeout = None
         else:
             timeout = min(deadline - time.monotonic(), _LONGEST_WAIT) * 1000
             if timeout <= 0:
                 raise TimeoutError(f"{what} in time")
-        poll.poll(timeout)
+        ready = poll.poll(timeout)
         self._check_running()
+        return [descriptor for descriptor, _ in ready]
 
     def _pause(self, deadline: float | None) -> None:
         """Where nothing tells of what is awaited: until a little later, or the end."""
