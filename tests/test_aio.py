@@ -301,6 +301,9 @@ class SlowDevice:
     def set_options(self, options: abi.Options) -> None:
         raise AssertionError("nobody asks for any")
 
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None) -> int | None:
+        raise AssertionError("a loop waits by itself")
+
     def forward(self, batch: object) -> None:
         """Everything goes through the ring."""
 

@@ -40,6 +40,9 @@ class PeerDevice:
     def pump_to_host(self, budget: int) -> int:
         return StepResult.IDLE
 
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None) -> int | None:
+        raise AssertionError("a loop waits by itself")
+
     def forward(self, batch: object) -> None: ...
     def end_reason(self) -> EndReason:
         return EndReason.DRIVER_ENDED

@@ -257,6 +257,12 @@ class Engine:
     ) -> None: ...
     def step_to_client(self, budget: int) -> int:
         """Move at most ``budget`` packets; returns a `ringtun.step.StepResult`."""
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None = None) -> int | None:
+        """Wait until the host has something, the session ends, or the descriptor ``stop`` is
+        readable; then a step. None where ``timeout`` seconds run out first.
+
+        A signal's handler runs, and may end it by what it raises; else it returns ``IDLE``.
+        """
     def step_to_host(self, budget: int) -> int: ...
     def forward(self, batch: Batch[Any]) -> list[int] | None:
         """Packets of another session's batch to the host, without a way through the to_host ring.

@@ -11,11 +11,12 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_SetFromErrno, PyErr_WarnEx
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno, PyErr_WarnEx
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, ETIMEDOUT
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strerror
 from posix.fcntl cimport fcntl
@@ -228,6 +229,8 @@ cdef extern from "native/engine.h" nogil:
         void *iov_base
         size_t iov_len
 
+    int engine_wait_to_client(engine *engine, int stop, int64_t timeout_ns, unsigned budget,
+                              engine_result *result)
     bint engine_forward(engine *engine, const iovec *packets, uint32_t count, uint32_t *numbers,
                         uint32_t *left)
     int engine_init(engine *engine, host *host, const engine_offer *offer)
@@ -1206,6 +1209,23 @@ cdef class Engine:
             return ENGINE_OVER
         with nogil:
             result = engine_step_to_client(self.engine, budget, &moved)
+        return result
+
+    def wait_to_client(self, unsigned budget, int stop, timeout=None):
+        cdef engine_result result = ENGINE_OVER
+        cdef int64_t timeout_ns = -1 if timeout is None else <int64_t>(max(0.0, timeout) * 1e9)
+        cdef int error
+        if self.engine == NULL:
+            return ENGINE_OVER
+        with nogil:
+            error = engine_wait_to_client(self.engine, stop, timeout_ns, budget, &result)
+        if error == EINTR:
+            PyErr_CheckSignals()
+            return ENGINE_IDLE
+        if error == ETIMEDOUT:
+            return None
+        if error:
+            raise OSError(error, strerror(error).decode())
         return result
 
     def step_to_host(self, unsigned budget):

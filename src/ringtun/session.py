@@ -120,7 +120,6 @@ class Session(Generic[PacketT]):
         self._adapter: object = None  # kept as long as the session runs
         self._epoll: select.epoll | None = None
         self._event = offer.to_client_event
-        self._event_fd = self._event.fileno()
         self._space = device.to_host_space
         self._inline = device.host_fd is not None
         self._whole = bool(options & abi.Options.WHOLE_PACKETS)
@@ -244,16 +243,17 @@ class Session(Generic[PacketT]):
             spin_until = min(spin_until, deadline)
         # Where the host had nothing more at the last look, the wait itself looks first.
         look = not self._dry or (timeout is not None and timeout < SHORT_WAIT) or spin_until > 0
+        result: int | None = StepResult.IDLE
+        waited = False
         with _Claim(self, "_receiver"):
             while True:
-                result: int = StepResult.IDLE
                 if look:
                     result = self._device.pump_to_client(budget)
-                    self._dry = result == StepResult.IDLE
-                look = True
+                self._dry = result == StepResult.IDLE
                 taken = take()
                 if taken is not None:
                     return taken
+                look = True
                 if result == StepResult.BLOCKED:  # batches that are not released fill the ring
                     self._pause(deadline)
                     continue
@@ -264,13 +264,16 @@ class Session(Generic[PacketT]):
                 if spin_until and time.monotonic() < spin_until:
                     self._check_running()
                     continue
-                if self._consumer.arm():
+                if self._inline:
+                    if waited:
+                        self._event.clear()  # it may have been set for what was there before
+                    result, look, waited = self._wait_for_host(deadline, budget), False, True
+                elif self._consumer.arm():
                     try:
-                        ready = self._wait(self._receive_poll, deadline, "no packet came")
+                        self._wait(self._receive_poll, deadline, "no packet came")
                     finally:
                         self._consumer.disarm()
-                    if self._event_fd in ready:
-                        self._event.clear()
+                    self._event.clear()
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -470,17 +473,27 @@ class Session(Generic[PacketT]):
 
     # ---- waiting --------------------------------------------------------------------------------
 
-    def _wait(self, poll: select.poll, deadline: float | None, what: str) -> list[int]:
-        """Wait for the work, the end, or the deadline; returns the descriptors that are ready."""
+    def _wait_for_host(self, deadline: float | None, budget: int) -> int | None:
+        """Wait for the host, the end, or the deadline, and move what the host has into the ring."""
+        timeout = None
+        if deadline is not None:
+            timeout = min(deadline - time.monotonic(), _LONGEST_WAIT)
+            if timeout <= 0:
+                raise TimeoutError("no packet came in time")
+        result = self._device.wait_to_client(budget, self._stop.fileno(), timeout)
+        self._check_running()
+        return result
+
+    def _wait(self, poll: select.poll, deadline: float | None, what: str) -> None:
+        """Wait for the work, the end, or the deadline."""
         if deadline is None:
             timeout = None
         else:
             timeout = min(deadline - time.monotonic(), _LONGEST_WAIT) * 1000
             if timeout <= 0:
                 raise TimeoutError(f"{what} in time")
-        ready = poll.poll(timeout)
+        poll.poll(timeout)
         self._check_running()
-        return [descriptor for descriptor, _ in ready]
 
     def _pause(self, deadline: float | None) -> None:
         """Where nothing tells of what is awaited: until a little later, or the end."""

@@ -42,6 +42,11 @@ class Device(Protocol):
     def pump_to_client(self, budget: int) -> int:
         """Inline: move packets that the host has into the ring; else nothing. A `StepResult`."""
 
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None) -> int | None:
+        """Inline: wait until the host has something, the session ends or ``stop`` is readable, and
+        move packets as `pump_to_client`. None where ``timeout`` seconds run out first.
+        """
+
     def pump_to_host(self, budget: int) -> int:
         """Inline: move packets from the ring to the host; else nothing. A `StepResult`."""
 

@@ -99,6 +99,10 @@ class EmbeddedDevice:
             return self._engine.step_to_client(budget)
         return StepResult.IDLE
 
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None) -> int | None:
+        """See `ringtun.device.Device`."""
+        return self._handle.engine.wait_to_client(budget, stop, timeout)
+
     def pump_to_host(self, budget: int) -> int:
         """See `ringtun.device.Device`."""
         if self._inline:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import select
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Protocol
@@ -47,6 +48,9 @@ class Engine(Protocol):
     """One registration's engine. A step moves at most ``budget`` packets and never waits."""
 
     def step_to_client(self, budget: int) -> int: ...
+    def wait_to_client(
+        self, budget: int, stop: int, timeout: float | None = None
+    ) -> int | None: ...
     def step_to_host(self, budget: int) -> int: ...
     def forward(self, batch: Batch[Any]) -> list[int] | None: ...
     def start_threads(self) -> None: ...
@@ -218,6 +222,14 @@ class PythonEngine:
             counters["invalid_head"] += 1
         self._pending = None
         return StepResult.MORE
+
+    def wait_to_client(self, budget: int, stop: int, timeout: float | None = None) -> int | None:
+        poll = select.poll()
+        for fd in (self._host.fileno(), stop, self._send_event.fileno()):
+            poll.register(fd, select.POLLIN)
+        if not poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
+            return None
+        return self.step_to_client(budget)
 
     def forward(self, batch: Batch[Any]) -> list[int] | None:
         """Everything goes through the ring here."""

@@ -99,6 +99,12 @@ int engine_init(struct engine *engine, struct host *host, const struct engine_of
 enum engine_result engine_step_to_client(struct engine *engine, unsigned budget, unsigned *moved);
 enum engine_result engine_step_to_host(struct engine *engine, unsigned budget, unsigned *moved);
 
+/* For a client that runs the steps itself: waits until the host has something, the session ends or
+ * `stop` is readable, at most timeout_ns (negative: without limit), then does a step to the client.
+ * Returns 0, with the step's result, or an errno: ETIMEDOUT, EINTR for a signal. */
+int engine_wait_to_client(struct engine *engine, int stop, int64_t timeout_ns, unsigned budget,
+                          enum engine_result *result);
+
 /* To the host without a way through the to_host ring: `count` packets, as they would lie in it, whose
  * memory stays as long as this takes. False, and nothing done: what is in the ring has to go first.
  * True: *left packets were not taken, because the host is busy or gone; their numbers stand in

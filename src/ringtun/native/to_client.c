@@ -6,7 +6,9 @@
  * What finds no room waits in private memory, and nothing more is read until it has gone.
  */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine.h"
 #include "packet.h"
@@ -207,4 +209,26 @@ enum engine_result engine_step_to_client(struct engine *e, unsigned budget, unsi
     *moved = (unsigned)(e->to_client_counters.packets - before);
     pthread_mutex_unlock(&e->to_client_lock);
     return engine_step_ended(e, status);
+}
+
+int engine_wait_to_client(struct engine *e, int stop, int64_t timeout_ns, unsigned budget,
+                          enum engine_result *result)
+{
+    struct pollfd fds[] = {
+        {.fd = e->host->fd, .events = POLLIN},
+        {.fd = stop, .events = POLLIN},
+        {.fd = e->send_event, .events = POLLIN}, /* signalled at the end alone */
+    };
+    struct timespec timeout = {
+        .tv_sec = timeout_ns / 1000000000,
+        .tv_nsec = timeout_ns % 1000000000,
+    };
+    unsigned moved;
+    int ready = ppoll(fds, 3, timeout_ns < 0 ? NULL : &timeout, NULL);
+    if (ready < 0)
+        return errno;
+    if (!ready)
+        return ETIMEDOUT;
+    *result = engine_step_to_client(e, budget, &moved);
+    return 0;
 }
