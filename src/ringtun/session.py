@@ -136,10 +136,9 @@ class Session(Generic[PacketT]):
             **prefixing,
         )
         offer.forget_memory_descriptors()
-        self._receive_poll = _poll(self._stop, self._event)
+        self._receive_poll = _poll(self._stop, self._event)  # inline, the engine itself waits
         self._send_poll = _poll(self._stop, self._space)
         if device.host_fd is not None:
-            self._receive_poll.register(device.host_fd, select.POLLIN)
             self._send_poll.register(device.host_fd, select.POLLOUT)
         _sessions.add(self)
 
