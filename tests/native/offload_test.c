@@ -456,6 +456,29 @@ static void test_a_packet_that_never_fits(int version)
     printf("ok     a packet that never fits, IPv%d: %u segments\n", version, seen);
 }
 
+/* A step's budget never stops in the middle of a large packet: what it was read with stays together, and
+ * is merged again. */
+static void test_a_budget_between_large_packets(void)
+{
+    enum { LARGE = 3, SEGMENTS = 40, MSS = 100 };
+    static uint8_t large[LARGE][LARGEST];
+    struct bed bed;
+    struct flow flow = {4, TCP, 7, 0};
+    struct bytes reads[LARGE];
+    unsigned moved;
+    set_up(&bed, 0);
+    for (int i = 0; i < LARGE; i++)
+        reads[i] = (struct bytes){large[i], make_large(large[i], &flow, SEGMENTS * MSS, MSS, 0)};
+    bed.host.to_read = reads;
+    bed.host.read_count = LARGE;
+
+    CHECK(engine_step_to_client(bed.engine, 100, &moved) == ENGINE_MORE && moved == 2 * SEGMENTS);
+    CHECK(engine_step_to_client(bed.engine, 1, &moved) == ENGINE_MORE && moved == SEGMENTS);
+    CHECK(engine_step_to_client(bed.engine, 100, &moved) == ENGINE_IDLE && !moved);
+    tear_down(&bed);
+    printf("ok     a budget between large packets\n");
+}
+
 /* While a packet waits in part, the client's Head becomes none: the rest is counted, and the next
  * packet comes once it is right again. */
 static void test_an_invalid_head_in_the_middle(void)
@@ -1121,6 +1144,7 @@ int main(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     test_a_packet_that_never_fits(4);
     test_a_packet_that_never_fits(6);
+    test_a_budget_between_large_packets();
     test_an_invalid_head_in_the_middle();
     test_malformed_from_the_host();
     test_merged();

@@ -95,7 +95,8 @@ struct engine_offer {
  * no offset. */
 int engine_init(struct engine *engine, struct host *host, const struct engine_offer *offer);
 
-/* One step: at most `budget` packets, published together. *moved: how many. */
+/* One step: at most `budget` packets, published together. *moved: how many. A large packet comes whole,
+ * so that a step to the client stops before one that may not fit, and takes one at least. */
 enum engine_result engine_step_to_client(struct engine *engine, unsigned budget, unsigned *moved);
 enum engine_result engine_step_to_host(struct engine *engine, unsigned budget, unsigned *moved);
 

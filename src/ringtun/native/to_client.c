@@ -199,11 +199,12 @@ enum engine_result engine_step_to_client(struct engine *e, unsigned budget, unsi
     }
     /* RING_OK also for a packet that was discarded; RING_EMPTY: the host has none; RING_FULL: it
      * waits in private memory; RING_ENDED: the host is gone. */
-    uint64_t before = e->to_client_counters.packets;
-    for (unsigned reads = 0; status == RING_OK && reads < budget; reads++) {
+    const uint64_t before = e->to_client_counters.packets;
+    uint64_t packets = 0, last = 0; /* of all reads, of the last one: the next is likely as large */
+    for (unsigned reads = 0; status == RING_OK && reads < budget && packets + last <= budget; reads++) {
         status = split ? read_and_split(e) : read_packet(e);
-        if (e->to_client_counters.packets - before >= budget)
-            break;
+        last = e->to_client_counters.packets - before - packets;
+        packets += last;
     }
     ring_submit(&e->to_client);
     *moved = (unsigned)(e->to_client_counters.packets - before);
