@@ -31,7 +31,7 @@ from ringtun.session import (
     ReservedSlot,
     Session,
 )
-from ringtun.step import StepResult
+from ringtun.step import BLOCKED, IDLE, MORE, OVER
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -204,9 +204,9 @@ class AsyncSession(Generic[PacketT]):
                 taken = take()
                 if taken is not None:
                     return taken
-                if result == StepResult.MORE or (spin_until and time.monotonic() < spin_until):
+                if result == MORE or (spin_until and time.monotonic() < spin_until):
                     await self._let_others()
-                elif result == StepResult.BLOCKED:  # pinned slots fill the ring
+                elif result == BLOCKED:  # pinned slots fill the ring
                     await asyncio.sleep(ROOM_LOOK)
                 elif self._consumer.arm():
                     try:
@@ -426,9 +426,9 @@ class AsyncSession(Generic[PacketT]):
         self._unflushed = 0
         if self._inline:
             result = self._device.pump_to_host(SEND_BUDGET)
-            if result == StepResult.IDLE:
+            if result == IDLE:
                 return
-            if result != StepResult.OVER:
+            if result != OVER:
                 if self._rest is None:
                     self._rest = asyncio.ensure_future(self._flush_rest())
                 return
@@ -439,7 +439,7 @@ class AsyncSession(Generic[PacketT]):
     async def _flush_rest(self) -> None:
         try:
             while (result := self._device.pump_to_host(SEND_BUDGET)) in UNFINISHED:
-                if result == StepResult.MORE:
+                if result == MORE:
                     await asyncio.sleep(0)
                 else:
                     await self._wait(self._room)

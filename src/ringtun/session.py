@@ -27,7 +27,7 @@ from ringtun.event import Event
 from ringtun.offer import Offer
 from ringtun.ring import Batch, Consumer, Producer, Slot
 from ringtun.statistics import Statistics
-from ringtun.step import StepResult
+from ringtun.step import BLOCKED, IDLE, MORE, OVER
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeVar
@@ -47,6 +47,9 @@ __all__ = ["PacketT", "ReservedSlot", "Session"]
 T = TypeVar("T")
 
 RECEIVE_BUDGET = 256
+# Where packets come one at a time, a receive asks the host for one: to ask for more is a system
+# call that brings nothing. Each so many waits it asks for more all the same.
+LONE_WAITS = 16
 SEND_BUDGET = 1 << 16
 GATHER_BYTES = 1 << 16
 # A driver that does not tell of room is asked this often, in seconds.
@@ -57,7 +60,7 @@ SHORT_WAIT = 0.001
 _LONGEST_WAIT = 86400.0
 NO_OPTIONS = abi.Options(0)
 MOST_PACKETS = 1 << 16
-UNFINISHED = (StepResult.MORE, StepResult.BLOCKED)
+UNFINISHED = (MORE, BLOCKED)
 
 
 class Session(Generic[PacketT]):
@@ -115,6 +118,7 @@ class Session(Generic[PacketT]):
         self._sender: _Claim | None = None  # who waits to send
         self._gatherer: int | None = None  # the thread inside `gather`
         self._dry = False  # the host had nothing more, when it was looked at
+        self._lone = 0  # waits, one after the other, that brought a single packet
         self._send_full = 0
         self._final: Statistics | None = None
         self._adapter: object = None  # kept as long as the session runs
@@ -234,29 +238,32 @@ class Session(Generic[PacketT]):
             raise self._end_error(error) from None
 
     def _await_packet(
-        self, take: Callable[[], T | None], timeout: float | None, budget: int = RECEIVE_BUDGET
+        self, take: Callable[[], T | None], timeout: float | None, budget: int | None = None
     ) -> T:
+        if budget is None:
+            budget = 1 if self._lone % LONE_WAITS else RECEIVE_BUDGET
         deadline = _deadline(timeout)
         spin_until = time.monotonic() + self._spin if self._spin else 0.0
         if deadline is not None:
             spin_until = min(spin_until, deadline)
         # Where the host had nothing more at the last look, the wait itself looks first.
         look = not self._dry or (timeout is not None and timeout < SHORT_WAIT) or spin_until > 0
-        result: int | None = StepResult.IDLE
+        result: int | None = IDLE
         waited = False
         with _Claim(self, "_receiver"):
             while True:
                 if look:
                     result = self._device.pump_to_client(budget)
-                self._dry = result == StepResult.IDLE
+                self._dry = result == IDLE
                 taken = take()
                 if taken is not None:
+                    self._lone = 0 if self._consumer.more else self._lone + 1
                     return taken
                 look = True
-                if result == StepResult.BLOCKED:  # batches that are not released fill the ring
+                if result == BLOCKED:  # batches that are not released fill the ring
                     self._pause(deadline)
                     continue
-                if result == StepResult.MORE:  # all that came was discarded
+                if result == MORE:  # all that came was discarded
                     self._check_running()
                     if deadline is None or time.monotonic() < deadline:
                         continue
@@ -436,15 +443,15 @@ class Session(Generic[PacketT]):
                 raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
             return
         result = self._device.pump_to_host(SEND_BUDGET)
-        if result == StepResult.OVER:
+        if result == OVER:
             raise self._end_error(SessionClosed(EndReason.DRIVER_ENDED))
-        if result == StepResult.IDLE or timeout == 0:
+        if result == IDLE or timeout == 0:
             return
         # The host is slow to take what is in the ring: it goes on with the next call at the latest.
         deadline = _deadline(timeout)
         with _Claim(self, "_sender"), suppress(TimeoutError):
             while (result := self._device.pump_to_host(SEND_BUDGET)) in UNFINISHED:
-                if result == StepResult.BLOCKED:
+                if result == BLOCKED:
                     self._wait(self._send_poll, deadline, "")
 
     def _await_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
