@@ -122,13 +122,13 @@ class AsyncSession(Generic[PacketT]):
 
     @overload
     async def receive_many(
-        self: AsyncSession[OffloadPacket], max_packets: int = 256
+        self: AsyncSession[OffloadPacket], max_packets: int = 512
     ) -> Batch[OffloadPacket]: ...
     @overload
     async def receive_many(
-        self: AsyncSession[bytes], max_packets: int = 256
+        self: AsyncSession[bytes], max_packets: int = 512
     ) -> Batch[memoryview]: ...
-    async def receive_many(self, max_packets: int = 256) -> Batch[Any]:
+    async def receive_many(self, max_packets: int = 512) -> Batch[Any]:
         """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
 
         The batch is that of `Session.receive_many`: use it in a ``with``, or release it.
@@ -148,11 +148,11 @@ class AsyncSession(Generic[PacketT]):
 
     @overload
     def batches(
-        self: AsyncSession[OffloadPacket], max_packets: int = 256
+        self: AsyncSession[OffloadPacket], max_packets: int = 512
     ) -> _Batches[OffloadPacket]: ...
     @overload
-    def batches(self: AsyncSession[bytes], max_packets: int = 256) -> _Batches[memoryview]: ...
-    def batches(self: AsyncSession[Any], max_packets: int = 256) -> _Batches[Any]:
+    def batches(self: AsyncSession[bytes], max_packets: int = 512) -> _Batches[memoryview]: ...
+    def batches(self: AsyncSession[Any], max_packets: int = 512) -> _Batches[Any]:
         """`receive_many`, one after the other, each released before the next, the last one with
         the loop, however that ends.
 

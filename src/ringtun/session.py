@@ -169,13 +169,13 @@ class Session(Generic[PacketT]):
 
     @overload
     def receive_many(
-        self: Session[OffloadPacket], max_packets: int = 256, timeout: float | None = None
+        self: Session[OffloadPacket], max_packets: int = 512, timeout: float | None = None
     ) -> Batch[OffloadPacket]: ...
     @overload
     def receive_many(
-        self: Session[bytes], max_packets: int = 256, timeout: float | None = None
+        self: Session[bytes], max_packets: int = 512, timeout: float | None = None
     ) -> Batch[memoryview]: ...
-    def receive_many(self, max_packets: int = 256, timeout: float | None = None) -> Batch[Any]:
+    def receive_many(self, max_packets: int = 512, timeout: float | None = None) -> Batch[Any]:
         """Wait for packets, and take all that are there, at most ``max_packets``, without a copy.
 
         The batch is a sequence of writable views into the ring; use it in a ``with``, or release
@@ -197,13 +197,13 @@ class Session(Generic[PacketT]):
 
     @overload
     def batches(
-        self: Session[OffloadPacket], max_packets: int = 256
+        self: Session[OffloadPacket], max_packets: int = 512
     ) -> Generator[Batch[OffloadPacket], None, None]: ...
     @overload
     def batches(
-        self: Session[bytes], max_packets: int = 256
+        self: Session[bytes], max_packets: int = 512
     ) -> Generator[Batch[memoryview], None, None]: ...
-    def batches(self: Session[Any], max_packets: int = 256) -> Generator[Batch[Any], None, None]:
+    def batches(self: Session[Any], max_packets: int = 512) -> Generator[Batch[Any], None, None]:
         """`receive_many`, one after the other, each released before the next.
 
         Ends after this session's own `close`; any other end raises.
