@@ -56,7 +56,13 @@ struct fake {
     uint32_t refuses; /* enum coalesce_kinds */
     uint8_t *spoil;   /* memory of the client's, which is changed when a write fails */
     size_t merged_refused;
+    unsigned switched_off; /* times that it was told so */
 };
+
+static void fake_coalesces_less(struct host *host)
+{
+    ((struct fake *)host)->switched_off++;
+}
 
 static ssize_t fake_read(struct host *host, const struct iovec *pieces, int count)
 {
@@ -267,7 +273,12 @@ static void set_up(struct bed *bed, uint32_t options)
 {
     memset(bed, 0, sizeof *bed);
     bed->host.host = (struct host){
-        .read = fake_read, .write = fake_write, .vnet = true, .coalesces = ALL_KINDS};
+        .read = fake_read,
+        .write = fake_write,
+        .vnet = true,
+        .coalesces = ALL_KINDS,
+        .coalesces_less = fake_coalesces_less,
+    };
     for (int i = 0; i < 4; i++) {
         bed->events[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         CHECK(bed->events[i] >= 0);
@@ -730,7 +741,7 @@ static void test_a_kind_that_is_refused(uint32_t kind, unsigned busy_at)
     CHECK(bed.host.merged_refused == refused);
     CHECK(bed.host.write_count == MERGED_WRITES + refused * (EACH - 1));
     check_flows(&bed);
-    CHECK(bed.host.host.coalesces == (ALL_KINDS & ~kind));
+    CHECK(bed.host.host.coalesces == (ALL_KINDS & ~kind) && bed.host.switched_off >= 1);
     struct engine_counters moved = counters(&bed, false);
     CHECK(moved.packets == FLOWS * EACH + 1 && moved.large == FLOWS - refused && !moved.refused);
 

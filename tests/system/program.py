@@ -16,7 +16,9 @@ from typing import cast
 
 import ringtun
 from ringtun.device.embedded import Pump
+from ringtun.host.offload import Coalesces, large_packet
 from tests.system.packets import is_noise, udp_echo
+from tests.system.sites import until
 
 HOST, PEER = ("10.99.0.1", 4001), ("10.99.0.2", 4000)
 WARM_UP = 20
@@ -106,6 +108,17 @@ def run_sr1(_name: str, _pump: Pump) -> None:
         say("no answer" if answer is None else bytes(answer).hex())
 
 
+def run_merge(name: str, pump: Pump) -> None:
+    """Send two packets of each kind that are merged; say how many large ones went out."""
+    with create(name) as adapter, adapter.start_session(pump=pump) as session:
+        for kind in Coalesces.ALL:
+            large = ringtun.OffloadPacket(b"".join(large_packet(kind)))
+            session.send_many(large.segments())
+        until(lambda: session.statistics().sent_packets == 8, "they do not go out")
+        say(str(session.statistics().merged))
+        sys.stdin.read()
+
+
 def run_nothing(_name: str, _pump: Pump) -> None:
     """Only say that it runs."""
     say("nothing")
@@ -163,6 +176,7 @@ COMMANDS = {
     "create": run_create,
     "cycles": run_cycles,
     "echo": run_echo,
+    "merge": run_merge,
     "nothing": run_nothing,
     "open": run_open,
     "receive": run_receive,

@@ -76,6 +76,7 @@ def _try_it() -> Iterator[Finding]:
             host.sendto(PAYLOAD, (PEER, 9))
             while not session.receive(5).endswith(PAYLOAD):
                 pass
+            _send_large(session)
             offload = _offload(adapter)
     except TimeoutError:
         yield Finding(
@@ -95,21 +96,30 @@ def _try_it() -> Iterator[Finding]:
         yield offload
 
 
+def _send_large(session: ringtun.Session[bytes]) -> None:
+    """Send what goes out merged, of each kind that the kernel took when it was probed.
+
+    What it does not take after all is switched off with that, and its packets have gone singly.
+    """
+    from ringtun.host.offload import Coalesces, large_packet
+    from ringtun.offload import OffloadPacket
+
+    if not can_offload():
+        return
+    for kind in Coalesces.ALL:
+        session.send_many(OffloadPacket(b"".join(large_packet(kind))).segments())
+
+
 def _offload(adapter: ringtun.Adapter) -> Finding:
-    """What was negotiated for large packets: those that the kernel hands over, and takes."""
-    from ringtun.host.offload import Coalesces, Offload, offload_of
+    """What is in use for large packets: those that the kernel hands over, and takes."""
+    from ringtun.host.offload import Offload, offload_of
 
     host = cast("LinuxHost", adapter._driver.host)
     try:
-        gives = offload_of(host.namespace, host.name)
+        found = offload_of(host.namespace, host.name)
     except OSError:
-        gives = Offload(checksum=False, tcp=False, udp=False)
-    tcp, udp = Coalesces.TCP4 | Coalesces.TCP6, Coalesces.UDP4 | Coalesces.UDP6
-    return _judge(
-        native=can_offload(),
-        tcp=gives.tcp and tcp in host.coalesces,
-        udp=gives.udp and udp in host.coalesces,
-    )
+        found = Offload(checksum=False, tcp=False, udp=False)
+    return _judge(native=can_offload(), tcp=found.tcp, udp=found.udp)
 
 
 def _judge(*, native: bool, tcp: bool, udp: bool) -> Finding:

@@ -158,7 +158,10 @@ class LinuxHost:
     def connect(self, offload: bool) -> int:
         """See `ringtun.host.Host`. Returns once the interface is running, where it is up."""
         try:
-            self._tun.offload(offload)
+            if offload:
+                self.coalesces = self._tun.offload(self.coalesces)
+            else:
+                self._tun.offload(Coalesces(0))
             drained = self._tun.drain()
             self._tun.carrier(True)
         except OSError as error:
@@ -178,7 +181,8 @@ class LinuxHost:
             self._native = None
         with suppress(OSError, ValueError):
             self._tun.carrier(False)
-            self._tun.offload(False)  # whoever opens a persistent one next may not know of it
+            # Whoever opens a persistent one next may not know of it.
+            self._tun.offload(Coalesces(0))
 
     def queue_drops(self) -> int:
         """See `ringtun.host.Host`. The last count where the interface is gone."""

@@ -27,7 +27,7 @@ from ringtun.errors import (
     DriverUnavailable,
 )
 from ringtun.host.namespace import Namespace
-from ringtun.host.offload import NO_OFFLOAD, VNET_HEADER_SIZE
+from ringtun.host.offload import NO_OFFLOAD, VNET_HEADER_SIZE, Coalesces
 
 __all__ = ["LinuxTun"]
 
@@ -136,7 +136,7 @@ class LinuxTun:
                 tun._join(name, 0)
                 if not tun._persistent:  # it went since the look above, and was made anew
                     raise _not_found(name, errno.ENODEV)
-                tun.offload(False)
+                tun.offload(Coalesces(0))
             except BaseException:
                 tun.close()
                 raise
@@ -206,21 +206,21 @@ class LinuxTun:
         """
         self._ioctl("switch the carrier of", TUNSETCARRIER, INT.pack(on))
 
-    def offload(self, on: bool) -> bool:
-        """Let the kernel leave checksums and segmentation to the reader, or do both itself.
+    def offload(self, kinds: Coalesces) -> Coalesces:
+        """Let the kernel leave checksums and segmentation to the reader, but for other ``kinds``.
 
-        On, a read may give a packet of 64 KiB whatever the MTU, and one whose checksum is missing.
-        UDP's are among them where the kernel can (Linux 6.2). Returns whether it is on: not without
-        ``vnet``. It belongs to the device, and outlives a queue of a persistent one.
+        Then a read may give a packet of 64 KiB whatever the MTU, and one whose checksum is missing.
+        Of no kind, the kernel does both itself. Returns the kinds that it agreed to: UDP's are not
+        among them before Linux 6.2, and none is without ``vnet``. It belongs to the device, and
+        outlives a queue of a persistent one.
         """
-        if on and self.vnet:
-            tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
-            for mask in (tcp | TUN_F_USO4 | TUN_F_USO6, tcp):
+        if self.vnet:
+            for some in (kinds, kinds & ~Coalesces.UDP):
                 with suppress(OSError):
-                    self._ioctl("switch on offload of", TUNSETOFFLOAD, mask)
-                    return True
+                    self._ioctl("switch on offload of", TUNSETOFFLOAD, _mask(some))
+                    return some
         self._ioctl("switch off offload of", TUNSETOFFLOAD, 0)
-        return False
+        return Coalesces(0)
 
     def drain(self) -> int:
         """Read every queued packet and throw it away; return how many there were.
@@ -363,6 +363,18 @@ def _open_node() -> int:
                     f"modprobe tun; in a container, pass it in (docker: --device {TUN_NODE})",
                 ) from None
         raise OSError(error.errno, f"cannot open {TUN_NODE}: {error.strerror}") from error
+
+
+def _mask(kinds: Coalesces) -> int:
+    """What TUNSETOFFLOAD is told; ``tun.c`` of the native core says the same while packets flow."""
+    mask = TUN_F_CSUM if kinds else 0
+    if Coalesces.TCP4 in kinds:
+        mask |= TUN_F_TSO4
+    if Coalesces.TCP6 in kinds:
+        mask |= TUN_F_TSO6
+    if Coalesces.UDP in kinds:  # both or neither: the kernel's rule
+        mask |= TUN_F_USO4 | TUN_F_USO6
+    return mask
 
 
 def _join_error(error: OSError, name: str, creating: bool, namespace: Namespace) -> OSError:

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from ringtun.host.namespace import Namespace
 
-__all__ = ["NO_OFFLOAD", "VNET_HEADER_SIZE", "Coalesces", "Offload", "offload_of", "probe"]
+__all__ = [
+    *("NO_OFFLOAD", "VNET_HEADER_SIZE", "Coalesces", "Offload", "large_packet", "offload_of"),
+    "probe",
+]
 
 VNET_HEADER_SIZE: Final = 12
 NO_OFFLOAD: Final = bytes(VNET_HEADER_SIZE)
@@ -41,6 +44,8 @@ class Coalesces(enum.IntFlag):
     UDP4 = 4
     UDP6 = 8
 
+    TCP = 3
+    UDP = 12
     ALL = 15
 
 
@@ -99,9 +104,9 @@ def probe(fd: int) -> Coalesces:
     that the header is none (EINVAL).
     """
     taken = Coalesces(0)
-    for kind in (Coalesces.TCP4, Coalesces.TCP6, Coalesces.UDP4, Coalesces.UDP6):
+    for kind in Coalesces.ALL:
         try:
-            os.writev(fd, _large_packet(kind))
+            os.writev(fd, large_packet(kind))
         except OSError as error:
             if error.errno == errno.EIO:
                 taken |= kind
@@ -110,21 +115,24 @@ def probe(fd: int) -> Coalesces:
     return taken
 
 
-def _large_packet(kind: Coalesces) -> tuple[bytes, bytes]:
-    """Header and packet of two segments from nowhere to nowhere."""
-    tcp = kind in (Coalesces.TCP4, Coalesces.TCP6)
+def large_packet(kind: Coalesces) -> tuple[bytes, bytes]:
+    """Header and packet of two segments from nowhere to nowhere; of one kind."""
+    tcp = kind in Coalesces.TCP
+    protocol, headers = (6, 20) if tcp else (17, 8)
+    content = headers + 2 * _SEGMENT
+    # The checksum is left to be done: the field holds the sum of the pseudo-header, which here has
+    # no addresses.
+    checksum = protocol + content
     if tcp:
-        transport = struct.pack("!HHIIBBHHH", 9, 9, 0, 0, 5 << 4, 0x10, 0, 0, 0)
+        transport = struct.pack("!HHIIBBHHH", 9, 9, 0, 0, 5 << 4, 0x10, 0, checksum, 0)
     else:
-        transport = struct.pack("!HHHH", 9, 9, 8 + 2 * _SEGMENT, 0)
-    content = len(transport) + 2 * _SEGMENT
+        transport = struct.pack("!HHHH", 9, 9, content, checksum)
     if kind in (Coalesces.TCP4, Coalesces.UDP4):
-        ip = struct.pack("!BBHIBBH8x", 0x45, 0, 20 + content, 0, 1, 6 if tcp else 17, 0)
+        ip = struct.pack("!BBHIBBH8x", 0x45, 0, 20 + content, 0, 1, protocol, 0)
     else:
-        ip = struct.pack("!IHBB32x", 6 << 28, content, 6 if tcp else 17, 1)
+        ip = struct.pack("!IHBB32x", 6 << 28, content, protocol, 1)
     gso = (_GSO_TCPV4 if kind is Coalesces.TCP4 else _GSO_TCPV6) if tcp else _GSO_UDP_L4
-    headers = len(ip) + len(transport)
     vnet = _VNET.pack(
-        *(_NEEDS_CSUM, gso, headers, _SEGMENT, len(ip), 16 if tcp else 6, 0),
+        *(_NEEDS_CSUM, gso, len(ip) + headers, _SEGMENT, len(ip), 16 if tcp else 6, 0),
     )
     return vnet, ip + transport + bytes(2 * _SEGMENT)

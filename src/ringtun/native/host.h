@@ -26,6 +26,8 @@ struct host {
     /* With vnet, what the host takes in large packets (enum coalesce_kinds). The engine takes away
      * what turns out to be refused; it never comes back. */
     uint32_t coalesces;
+    /* Told once that has become less; NULL: nothing is to be done. */
+    void (*coalesces_less)(struct host *host);
 };
 
 /* A queue of the Linux TUN device, without a packet-information header, non-blocking; `vnet`: made

@@ -152,8 +152,11 @@ static enum ring_status write_singly(struct engine *e, const struct coalesce_ite
         e->single_failed |= error != 0;
         e->single = packet->next;
     }
-    if (!e->single_failed)
+    if (!e->single_failed) {
         __atomic_and_fetch(&e->host->coalesces, ~item->kind, __ATOMIC_RELAXED);
+        if (e->host->coalesces_less)
+            e->host->coalesces_less(e->host);
+    }
     e->singly = false;
     return RING_OK;
 }
