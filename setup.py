@@ -8,7 +8,7 @@ NATIVE = "src/ringtun/native"
 SOURCES = (
     *("tun", "link", "impairment"),
     *("checksum", "segment", "coalesce"),
-    *("to_client", "to_host", "engine", "threads"),
+    *("to_client", "to_host", "engine", "threads", "guard"),
 )
 
 setup(
@@ -20,7 +20,7 @@ setup(
                 f"{NATIVE}/{name}.h"
                 for name in (
                     *("ringtun", "ring", "space", "event", "packet", "pieces", "impairment"),
-                    *("vnet", "checksum", "segment", "coalesce", "host", "engine"),
+                    *("vnet", "checksum", "segment", "coalesce", "host", "engine", "guard"),
                 )
             ],
             include_dirs=["src/ringtun", NATIVE],

@@ -17,14 +17,22 @@ from ringtun.host.impairment import Terms
 
 V = TypeVar("V", default=memoryview)
 
+def guard_install() -> None:
+    """Once in a process whose engines have foreign clients: what these do to their memory and
+    events ends their own sessions. Takes SIGBUS, and the first of the real-time signals.
+    """
+
 class Space:
     """By this a producer waits for room without sleeping; shared by both sides beside the ring.
 
-    Owns its event, which is signalled when a consumer releases while the producer is armed.
+    Owns its event, which is signalled when a consumer releases while the producer is armed: a new
+    one, or a copy of the descriptor ``event``. Two processes share it by a word of memory that
+    both have mapped, at a multiple of 4; it is held until the close.
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, memory: Buffer | None = None, offset: int = 0, event: int = -1) -> None: ...
     def fileno(self) -> int: ...
+    def signal(self) -> None: ...
     def clear(self) -> None: ...
     def close(self) -> None:
         """Close the event, once no engine uses it. More than once is fine."""
@@ -238,7 +246,9 @@ class LinkHost(Host):
 class Engine:
     """Moves packets between a host and the two rings of one registration; see ``engine.h``.
 
-    It borrows the events, which stay open as long as it lives, and holds the memory.
+    It borrows the events, which stay open as long as it lives, and holds the memory. With a
+    ``foreign`` client, one of another process, threads have to be started, and only they touch its
+    events: see `guard_install`.
     """
 
     def __init__(
@@ -254,6 +264,7 @@ class Engine:
         to_client_space: Space | None = None,
         to_host_space: Space | None = None,
         options: int = 0,
+        foreign: bool = False,
     ) -> None: ...
     def step_to_client(self, budget: int) -> int:
         """Move at most ``budget`` packets; returns a `ringtun.step.StepResult`."""

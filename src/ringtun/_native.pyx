@@ -101,7 +101,7 @@ cdef extern from "native/space.h" nogil:
     void ring_consumer_end(ring_consumer *c)
 
     struct ring_space:
-        uint32_t producer_waits
+        uint32_t *producer_waits
         int event
 
     bint ring_arm_space(ring_producer *p, ring_space *space)
@@ -224,6 +224,7 @@ cdef extern from "native/engine.h" nogil:
         ring_space *to_client_space
         ring_space *to_host_space
         uint32_t options
+        bint foreign
 
     struct iovec:
         void *iov_base
@@ -245,6 +246,16 @@ cdef extern from "native/engine.h" nogil:
     void engine_destroy(engine *engine)
 
 
+cdef extern from "native/guard.h" nogil:
+    int guard_install_ "guard_install"()
+
+
+def guard_install():
+    cdef int error = guard_install_()
+    if error:
+        raise OSError(error, strerror(error).decode())
+
+
 cdef int new_event() except -1:
     cdef int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     if event < 0:
@@ -262,10 +273,22 @@ cdef class Space:
     """By this a producer waits for room; see ``native/space.h``. Owns its event."""
 
     cdef ring_space space
+    cdef uint32_t own
+    cdef Py_buffer buffer  # of shared memory, where there is some
+    cdef bint shared
 
-    def __cinit__(self):
+    def __cinit__(self, memory=None, Py_ssize_t offset=0, int event=-1):
         self.space.event = -1
-        self.space.event = new_event()
+        self.space.producer_waits = &self.own
+        if memory is not None:
+            PyObject_GetBuffer(memory, &self.buffer, PyBUF_WRITABLE)
+            self.shared = True
+            if offset < 0 or offset % 4 or offset > self.buffer.len - 4:
+                raise ValueError(f"no word of the memory begins at {offset}")
+            self.space.producer_waits = <uint32_t *>(<uint8_t *>self.buffer.buf + offset)
+        self.space.event = new_event() if event < 0 else fcntl(event, F_DUPFD_CLOEXEC, 0)
+        if self.space.event < 0:
+            PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
         self.close()
@@ -275,9 +298,16 @@ cdef class Space:
         self.space.event = -1
         if event >= 0:
             close(event)
+        self.space.producer_waits = &self.own  # a batch may be released later
+        if self.shared:
+            self.shared = False
+            PyBuffer_Release(&self.buffer)
 
     def fileno(self):
         return self.space.event
+
+    def signal(self):
+        event_signal(self.space.event)
 
     def clear(self):
         event_clear(self.space.event)
@@ -1152,7 +1182,8 @@ cdef class Engine:
 
     def __cinit__(self, Host host not None, to_client, to_client_capacity, to_host,
                   to_host_capacity, int send_event, int receive_event, *,
-                  to_client_space=None, to_host_space=None, uint32_t options=0):
+                  to_client_space=None, to_host_space=None, uint32_t options=0,
+                  bint foreign=False):
         cdef engine_offer offer
         self.stop_event = -1
         if host.pointer == NULL:
@@ -1175,6 +1206,7 @@ cdef class Engine:
         if self.to_host_space is not None:
             offer.to_host_space = &self.to_host_space.space
         offer.options = options
+        offer.foreign = foreign
         self.engine = <engine *>calloc(1, sizeof(engine))
         if self.engine == NULL:
             raise MemoryError()

@@ -3,15 +3,19 @@
  * The client is this program's own threads, which know the rings and events alone; the far end of the
  * link is written and read directly. Prints a line a test, and "ok all".
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "engine.h"
 #include "event.h"
+#include "guard.h"
 
 #define CHECK(condition)                                                                          \
     do {                                                                                          \
@@ -29,6 +33,7 @@ struct bed {
     struct tun_ring *to_client, *to_host;
     int send_event, receive_event, stop_event;
     struct ring_space to_client_space, to_host_space;
+    uint32_t waits[2];
     struct engine engine;
     struct ring_consumer client_in;
     struct ring_producer client_out;
@@ -42,7 +47,8 @@ static int new_event(void)
     return event;
 }
 
-static void set_up(struct bed *bed, bool spaces)
+static void set_up_rings(struct bed *bed, bool spaces, bool foreign, struct tun_ring *to_client,
+                         struct tun_ring *to_host)
 {
     memset(bed, 0, sizeof *bed);
     bed->in = link_create(1u << 20);
@@ -52,13 +58,13 @@ static void set_up(struct bed *bed, bool spaces)
     host_init_link(&bed->far, bed->out, bed->in);
     link_connect(bed->in);
     link_connect(bed->out);
-    bed->to_client = calloc(1, tun_ring_size(CAPACITY));
-    bed->to_host = calloc(1, tun_ring_size(CAPACITY));
+    bed->to_client = to_client;
+    bed->to_host = to_host;
     bed->send_event = new_event();
     bed->receive_event = new_event();
     bed->stop_event = new_event();
-    bed->to_client_space.event = new_event();
-    bed->to_host_space.event = new_event();
+    bed->to_client_space = (struct ring_space){&bed->waits[0], new_event()};
+    bed->to_host_space = (struct ring_space){&bed->waits[1], new_event()};
     struct engine_offer offer = {
         .to_client = bed->to_client,
         .to_host = bed->to_host,
@@ -68,11 +74,18 @@ static void set_up(struct bed *bed, bool spaces)
         .receive_event = bed->receive_event,
         .to_client_space = spaces ? &bed->to_client_space : NULL,
         .to_host_space = spaces ? &bed->to_host_space : NULL,
+        .foreign = foreign,
     };
     CHECK(!engine_init(&bed->engine, &bed->near.host, &offer));
     ring_consumer_init(&bed->client_in, bed->to_client, CAPACITY);
     ring_producer_init(&bed->client_out, bed->to_host, CAPACITY);
     CHECK(!engine_start_threads(&bed->engine, bed->stop_event));
+}
+
+static void set_up(struct bed *bed, bool spaces)
+{
+    set_up_rings(bed, spaces, false, calloc(1, tun_ring_size(CAPACITY)),
+                 calloc(1, tun_ring_size(CAPACITY)));
 }
 
 static void tear_down(struct bed *bed)
@@ -81,8 +94,13 @@ static void tear_down(struct bed *bed)
     engine_destroy(&bed->engine);
     link_destroy(bed->in);
     link_destroy(bed->out);
-    free(bed->to_client);
-    free(bed->to_host);
+    if (bed->engine.foreign) {
+        munmap(bed->to_client, tun_ring_size(CAPACITY));
+        munmap(bed->to_host, tun_ring_size(CAPACITY));
+    } else {
+        free(bed->to_client);
+        free(bed->to_host);
+    }
     int events[] = {
         bed->send_event, bed->receive_event, bed->stop_event,
         bed->to_client_space.event, bed->to_host_space.event,
@@ -249,14 +267,118 @@ static void test_a_bogus_ring(void)
     printf("ok     a bogus ring\n");
 }
 
+/* ---- foreign clients ------------------------------------------------------------------------- */
+
+static struct tun_ring *share(int *memory)
+{
+    *memory = memfd_create("ring", MFD_CLOEXEC);
+    CHECK(*memory >= 0 && !ftruncate(*memory, (off_t)tun_ring_size(CAPACITY)));
+    void *ring = mmap(NULL, tun_ring_size(CAPACITY), PROT_READ | PROT_WRITE, MAP_SHARED, *memory, 0);
+    CHECK(ring != MAP_FAILED);
+    return ring;
+}
+
+static void set_up_foreign(struct bed *bed, bool spaces, int memories[2])
+{
+    struct tun_ring *to_client = share(&memories[0]), *to_host = share(&memories[1]);
+    set_up_rings(bed, spaces, true, to_client, to_host);
+}
+
+static void test_a_foreign_echo(void)
+{
+    int memories[2];
+    struct bed bed;
+    pthread_t client;
+    set_up_foreign(&bed, true, memories);
+    CHECK(!pthread_create(&client, NULL, echo, &bed));
+    far_end(&bed, 2000);
+    engine_stop(&bed.engine);
+    CHECK(!pthread_join(client, NULL));
+    CHECK(ring_load_index(&bed.to_client->tail) == TUN_RING_CLOSED);
+    tear_down(&bed);
+    close(memories[0]);
+    close(memories[1]);
+    printf("ok     a foreign client\n");
+}
+
+/* The memory of one ring is not there any more: the session ends, and another goes on. */
+static void test_memory_that_goes(bool to_client)
+{
+    int memories[2], others[2];
+    struct bed bed, other;
+    uint8_t packet[2048];
+    set_up_foreign(&bed, true, memories);
+    set_up_foreign(&other, true, others);
+    pthread_t client;
+    CHECK(!pthread_create(&client, NULL, echo, &other));
+    CHECK(!ftruncate(memories[to_client ? 0 : 1], 4096));
+    if (to_client) {
+        for (unsigned number = 0; number < 20; number++)
+            write_far(&bed, packet, make_packet(packet, 1000));
+    } else { /* by what the index says, there are packets where no memory is */
+        ring_store_index(&bed.to_host->tail, 0x8000);
+        ring_packet_at(bed.to_host, 0)->size = 0x4000;
+        ring_packet_at(bed.to_host, 0)->data[0] = 0x45;
+        event_signal(bed.receive_event);
+    }
+    struct pollfd never = {.fd = -1};
+    for (int waited = 0; engine_end_reason(&bed.engine) == ENGINE_RUNNING; waited++) {
+        CHECK(waited < DEADLINE_MS);
+        poll(&never, 1, 1);
+    }
+    CHECK(engine_end_reason(&bed.engine) == ENGINE_CORRUPT);
+    far_end(&other, 500);
+    engine_stop(&other.engine);
+    CHECK(!pthread_join(client, NULL));
+    tear_down(&bed);
+    tear_down(&other);
+    for (int i = 0; i < 2; i++) {
+        close(memories[i]);
+        close(others[i]);
+    }
+    printf("ok     memory that goes, %s\n", to_client ? "to the client" : "to the host");
+}
+
+/* Whoever signals an event that is full, and not non-blocking, is stuck: engine_stop frees it. */
+static void test_an_event_that_blocks(void)
+{
+    const uint64_t full = UINT64_MAX - 1;
+    int memories[2];
+    struct bed bed;
+    uint8_t packet[2048];
+    set_up_foreign(&bed, true, memories);
+    CHECK(write(bed.send_event, &full, sizeof full) == sizeof full);
+    CHECK(write(bed.to_host_space.event, &full, sizeof full) == sizeof full);
+    CHECK(fcntl(bed.send_event, F_SETFL, 0) == 0 && fcntl(bed.to_host_space.event, F_SETFL, 0) == 0);
+    __atomic_store_n(&bed.waits[1], 1, __ATOMIC_RELAXED);
+    write_far(&bed, packet, make_packet(packet, 0));
+    struct engine_counters both[2];
+    struct pollfd never = {.fd = -1};
+    do { /* until the packet lies there, and the thread is about to tell */
+        poll(&never, 1, 1);
+        engine_read_counters(&bed.engine, &both[0], &both[1]);
+    } while (!both[0].packets);
+    engine_end(&bed.engine, ENGINE_REMOVED); /* never waits for the threads */
+    engine_stop(&bed.engine);
+    tear_down(&bed);
+    close(memories[0]);
+    close(memories[1]);
+    printf("ok     an event that blocks\n");
+}
+
 int main(void)
 {
+    CHECK(!guard_install());
     setvbuf(stdout, NULL, _IOLBF, 0);
     test_echo(true, PACKETS);
     test_echo(false, PACKETS / 4);
     test_end_in_the_middle();
     test_one_more_look();
     test_a_bogus_ring();
+    test_a_foreign_echo();
+    test_memory_that_goes(true);
+    test_memory_that_goes(false);
+    test_an_event_that_blocks();
     printf("ok     all\n");
     return 0;
 }

@@ -77,8 +77,11 @@ def make_engine(
     to_client_space: Space | None = None,
     to_host_space: Space | None = None,
     options: abi.Options = _NO_OPTIONS,
+    foreign: bool = False,
 ) -> Engine:
     """An engine for an accepted offer, run by its own threads or by whoever calls its steps.
+
+    ``foreign``: the client is another process, which takes threads.
 
     Raises `DriverUnavailable` where this needs the native core and it is not there.
     """
@@ -97,6 +100,7 @@ def make_engine(
             to_client_space=to_client_space,
             to_host_space=to_host_space,
             options=options,
+            foreign=foreign,
         )
         try:
             if threads:

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "event.h"
+#include "guard.h"
 
 enum { UDP_SEGMENTS = 64 }; /* that every kernel with UDP offload takes in a write */
 
@@ -15,6 +16,7 @@ int engine_init(struct engine *e, struct host *host, const struct engine_offer *
     e->receive_event = offer->receive_event;
     e->to_client_space = offer->to_client_space;
     e->to_host_space = offer->to_host_space;
+    e->foreign = offer->foreign;
     e->stop_event = -1;
     coalesce_init(&e->coalescer, host->coalesces, !(e->options & ENGINE_TRUSTED), UDP_SEGMENTS);
     if (ring_producer_init(&e->to_client, offer->to_client, offer->to_client_capacity) != RING_OK ||
@@ -45,20 +47,24 @@ enum engine_result engine_step_ended(struct engine *e, enum ring_status status)
 
 void engine_end(struct engine *e, enum engine_end reason)
 {
+    struct engine *outside = guard_enter(e);
     pthread_mutex_lock(&e->to_client_lock);
     pthread_mutex_lock(&e->to_host_lock);
     if (e->end == ENGINE_RUNNING) {
-        e->end = reason;
+        __atomic_store_n(&e->end, reason, __ATOMIC_RELAXED);
         ring_producer_end(&e->to_client);
         ring_consumer_end(&e->to_host);
-        event_signal(e->send_event);
-        if (e->to_host_space)
-            event_signal(e->to_host_space->event);
-        if (e->stop_event >= 0)
+        if (e->stop_event >= 0) {
             event_signal(e->stop_event);
+        } else {
+            event_signal(e->send_event);
+            if (e->to_host_space)
+                event_signal(e->to_host_space->event);
+        }
     }
     pthread_mutex_unlock(&e->to_host_lock);
     pthread_mutex_unlock(&e->to_client_lock);
+    guard_leave(outside);
 }
 
 enum engine_end engine_end_reason(struct engine *e)

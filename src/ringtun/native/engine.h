@@ -78,6 +78,8 @@ struct engine {
 
     enum engine_end end; /* written with both locks held */
 
+    bool foreign;   /* the client is another process, and may do anything: see guard.h */
+    bool torn;      /* memory of its rings was not there */
     int stop_event; /* -1: no threads */
     pthread_t threads[2];
     uint64_t wakeups; /* of both threads, from any wait */
@@ -90,6 +92,9 @@ struct engine_offer {
     int send_event, receive_event;
     struct ring_space *to_client_space, *to_host_space;
     uint32_t options; /* ENGINE_WHOLE only with a host that has vnet headers */
+    /* The client is another process: its events may block who signals them, and its memory may go. They
+     * are touched by the engine's own threads alone, which have to be started; guard_install first. */
+    bool foreign;
 };
 /* `engine` is zeroed memory. Returns 0 or an errno: EINVAL where an index that is the driver's own is
  * no offset. */
@@ -113,11 +118,14 @@ int engine_wait_to_client(struct engine *engine, int stop, int64_t timeout_ns, u
 bool engine_forward(struct engine *engine, const struct iovec *packets, uint32_t count,
                     uint32_t *numbers, uint32_t *left);
 
+/* Whether the client waits for room in the to_host ring, and is to be told after a step. */
+bool engine_client_waits_for_room(struct engine *engine);
+
 /* What a step says, by how its last packet fared; without a lock, for the two files of the steps. */
 enum engine_result engine_step_ended(struct engine *engine, enum ring_status status);
 
-/* Ends the session for both sides: both rings are poisoned, and whoever waits is woken. The first
- * reason stays. */
+/* Ends the session for both sides: both rings are poisoned, and whoever waits is woken; by the threads,
+ * where there are some. The first reason stays. */
 void engine_end(struct engine *engine, enum engine_end reason);
 enum engine_end engine_end_reason(struct engine *engine);
 

@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "event.h"
+#include "guard.h"
 
 enum {
     BATCH = 256, /* packets a step: one publish and one signal */
@@ -38,6 +39,15 @@ static bool wait_for(struct engine *e, int fd, short events, long timeout_ns)
     return ready == 0;
 }
 
+/* A foreign event may block: then engine_stop's signal ends the call, and the session is over anyway. */
+static void signal_client(const struct engine *e, int event)
+{
+    const uint64_t one = 1;
+    while (write(event, &one, sizeof one) < 0 && errno == EINTR &&
+           __atomic_load_n(&e->end, __ATOMIC_RELAXED) == ENGINE_RUNNING)
+        ;
+}
+
 static void wait_for_client_room(struct engine *e, long *look_ns)
 {
     struct ring_space *space = e->to_client_space;
@@ -55,19 +65,27 @@ static void wait_for_client_room(struct engine *e, long *look_ns)
     event_clear(space->event);
 }
 
+static void check_torn(struct engine *e)
+{
+    if (__atomic_load_n(&e->torn, __ATOMIC_RELAXED))
+        engine_end(e, ENGINE_CORRUPT);
+}
+
 static void *run_to_client(void *argument)
 {
     struct engine *e = argument;
     long look_ns = FIRST_LOOK_NS;
+    guard_enter(e);
     for (;;) {
         unsigned moved;
         enum engine_result result = engine_step_to_client(e, BATCH, &moved);
-        if (moved) {
-            event_signal(e->send_event);
-            look_ns = FIRST_LOOK_NS;
-        }
+        if (moved || result == ENGINE_OVER)
+            signal_client(e, e->send_event);
         if (result == ENGINE_OVER)
             return NULL;
+        if (moved)
+            look_ns = FIRST_LOOK_NS;
+        check_torn(e);
         if (result == ENGINE_IDLE)
             wait_for(e, e->host->fd, POLLIN, FOREVER);
         else if (result == ENGINE_BLOCKED)
@@ -95,11 +113,15 @@ static void wait_for_client(struct engine *e)
 static void *run_to_host(void *argument)
 {
     struct engine *e = argument;
+    guard_enter(e);
     for (;;) {
         unsigned moved;
         enum engine_result result = engine_step_to_host(e, BATCH, &moved);
+        if (e->to_host_space && (result == ENGINE_OVER || engine_client_waits_for_room(e)))
+            signal_client(e, e->to_host_space->event);
         if (result == ENGINE_OVER)
             return NULL;
+        check_torn(e);
         if (result == ENGINE_IDLE)
             wait_for_client(e);
         else if (result == ENGINE_BLOCKED)
@@ -114,6 +136,8 @@ int engine_start_threads(struct engine *e, int stop_event)
     sigfillset(&all);
     for (size_t i = 0; i < sizeof FAULTS / sizeof *FAULTS; i++)
         sigdelset(&all, FAULTS[i]);
+    if (e->foreign)
+        sigdelset(&all, guard_signal());
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
     int error = pthread_create(&e->threads[0], NULL, run_to_client, e);
     if (!error) {
@@ -129,12 +153,24 @@ int engine_start_threads(struct engine *e, int stop_event)
     return error;
 }
 
+/* A thread may be stuck in a foreign event, or be about to: it is freed until it has ended. */
+static void join(const struct engine *e, pthread_t thread)
+{
+    const struct timespec patience = {.tv_nsec = 1000 * 1000};
+    while (e->foreign && pthread_tryjoin_np(thread, NULL) == EBUSY) {
+        pthread_kill(thread, guard_signal());
+        nanosleep(&patience, NULL);
+    }
+    if (!e->foreign)
+        pthread_join(thread, NULL);
+}
+
 void engine_stop(struct engine *e)
 {
     engine_end(e, ENGINE_CLOSED);
     if (e->stop_event < 0)
         return;
-    pthread_join(e->threads[0], NULL);
-    pthread_join(e->threads[1], NULL);
+    for (int i = 0; i < 2; i++)
+        join(e, e->threads[i]);
     e->stop_event = -1;
 }

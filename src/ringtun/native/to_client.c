@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "engine.h"
+#include "guard.h"
 #include "packet.h"
 
 /* Bytes before each IP packet in the ring. */
@@ -164,7 +165,7 @@ static enum ring_status read_packet(struct engine *e)
     if (got == -EAGAIN)
         return RING_EMPTY;
     if (got < 0)
-        return RING_ENDED;
+        return got == -EFAULT ? RING_CORRUPT : RING_ENDED;
     size_t size = (size_t)got;
     const uint8_t *packet = pieces[0].iov_base;
     if (size > TUN_PACKET_MAX_SIZE || size > in_ring) {
@@ -191,9 +192,11 @@ enum engine_result engine_step_to_client(struct engine *e, unsigned budget, unsi
 {
     bool split = e->host->vnet && !(e->options & ENGINE_WHOLE);
     enum ring_status status = RING_OK;
+    struct engine *outside = guard_enter(e);
     pthread_mutex_lock(&e->to_client_lock);
     if (e->end != ENGINE_RUNNING) {
         pthread_mutex_unlock(&e->to_client_lock);
+        guard_leave(outside);
         *moved = 0;
         return ENGINE_OVER;
     }
@@ -209,6 +212,7 @@ enum engine_result engine_step_to_client(struct engine *e, unsigned budget, unsi
     ring_submit(&e->to_client);
     *moved = (unsigned)(e->to_client_counters.packets - before);
     pthread_mutex_unlock(&e->to_client_lock);
+    guard_leave(outside);
     return engine_step_ended(e, status);
 }
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "engine.h"
-#include "event.h"
+#include "guard.h"
 #include "packet.h"
 
 static const struct vnet_header NO_OFFLOAD;
@@ -216,19 +216,25 @@ static enum ring_status write_merged(struct engine *e, unsigned budget)
 
 enum engine_result engine_step_to_host(struct engine *e, unsigned budget, unsigned *moved)
 {
+    struct engine *outside = guard_enter(e);
     pthread_mutex_lock(&e->to_host_lock);
     if (e->end != ENGINE_RUNNING) {
         pthread_mutex_unlock(&e->to_host_lock);
+        guard_leave(outside);
         *moved = 0;
         return ENGINE_OVER;
     }
     uint64_t before = e->to_host_counters.packets;
     enum ring_status status = merges(e) ? write_merged(e, budget) : write_packets(e, budget);
     *moved = (unsigned)(e->to_host_counters.packets - before);
-    if (e->to_host_space && ring_producer_waits(e->to_host_space))
-        event_signal(e->to_host_space->event);
     pthread_mutex_unlock(&e->to_host_lock);
+    guard_leave(outside);
     return engine_step_ended(e, status);
+}
+
+bool engine_client_waits_for_room(struct engine *e)
+{
+    return e->to_host_space && ring_producer_waits(e->to_host_space);
 }
 
 /* ---- past the ring -------------------------------------------------------------------------- */
