@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import ringtun
 from ringtun import abi
+from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.device.embedded import Pump
 from ringtun.driver.adapter import DriverAdapter, Handle
 from ringtun.driver.registration import Refusal
@@ -17,6 +18,7 @@ from ringtun.session import Session
 from ringtun.statistics import Statistics
 from ringtun.testing import Impairment, memory_link
 from ringtun.testing.conformance import HostPeer
+from tests.inside import embedded
 from tests.offload.model_segment import VnetHeader, segment
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
@@ -75,15 +77,15 @@ class MemoryBackend:
     """An adapter of a link in memory, the other one at the host's end."""
 
     def __init__(self, pump: Pump, impairment: Impairment | None = None) -> None:
-        self._pump = pump
+        self.pump = pump
         self.adapter, self._far = memory_link(impairment)
         self.host: HostPeer = SessionPeer(self._far.start_session())
 
     def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:
-        return self.adapter.start_session(capacity=capacity, pump=self._pump, spin=spin)
+        return self.adapter.start_session(capacity=capacity, pump=self.pump, spin=spin)
 
     def remove(self) -> None:
-        self.adapter._driver.remove()
+        embedded(self.adapter).driver.remove()
 
     def adapter_statistics(self) -> Statistics:
         return self.adapter.statistics()
@@ -97,16 +99,16 @@ class KernelBackend:
     """An adapter of the kernel's, a packet socket at the host's end."""
 
     def __init__(self, pump: Pump) -> None:
-        self._pump = pump
+        self.pump = pump
         self.adapter = ringtun.create_adapter("conf0", mtu=65535)
         self.peer = KernelPeer("conf0")
         self.host: HostPeer = self.peer
 
     def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:
-        return self.adapter.start_session(capacity=capacity, pump=self._pump, spin=spin)
+        return self.adapter.start_session(capacity=capacity, pump=self.pump, spin=spin)
 
     def remove(self) -> None:
-        host = self.adapter._driver.host
+        host = embedded(self.adapter).host
         assert isinstance(host, LinuxHost)
         host.delete()
 
@@ -148,15 +150,15 @@ class RawMemoryBackend:
     """`MemoryBackend` without a session on the near side."""
 
     def __init__(self, pump: Pump) -> None:
-        self._pump = pump
+        self.pump = pump
         self.signals_each_batch = pump == "thread"
         near, far = link_hosts()
         self._adapter = DriverAdapter("near", near)
-        self._far = ringtun.Adapter(DriverAdapter("far", far), far)
+        self._far = ringtun.Adapter(EmbeddedAdapter(DriverAdapter("far", far), far))
         self.host: HostPeer = SessionPeer(self._far.start_session())
 
     def open(self) -> EmbeddedHandle:
-        return EmbeddedHandle(self._adapter.open(), self._pump)
+        return EmbeddedHandle(self._adapter.open(), self.pump)
 
     def remove(self) -> None:
         self._adapter.remove()
@@ -170,17 +172,17 @@ class RawKernelBackend:
     """`KernelBackend` without a session."""
 
     def __init__(self, pump: Pump) -> None:
-        self._pump = pump
+        self.pump = pump
         self.signals_each_batch = pump == "thread"
         self._adapter = ringtun.create_adapter("conf0", mtu=65535)
         self.peer = KernelPeer("conf0")
         self.host: HostPeer = self.peer
 
     def open(self) -> EmbeddedHandle:
-        return EmbeddedHandle(self._adapter._driver.open(), self._pump)
+        return EmbeddedHandle(embedded(self._adapter).driver.open(), self.pump)
 
     def remove(self) -> None:
-        host = self._adapter._driver.host
+        host = embedded(self._adapter).host
         assert isinstance(host, LinuxHost)
         host.delete()
 

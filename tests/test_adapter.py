@@ -36,6 +36,7 @@ from ringtun.host.namespace import Namespace
 from ringtun.offer import Offer
 from ringtun.testing import memory_link
 from ringtun.testing.conformance import packet
+from tests.inside import embedded
 
 
 def interfaces() -> set[str]:
@@ -371,7 +372,7 @@ class TestKernel:
             assert adapter.mtu == 1420
             assert adapter.up
             assert [str(a) for a in adapter.addresses] == ["10.1.2.3/24", "fd01::1/64"]
-            host = adapter._driver.host
+            host = embedded(adapter).host
             assert isinstance(host, LinuxHost)
             assert host.info().txqueuelen == 77
             assert "created" in repr(adapter)
@@ -464,7 +465,7 @@ class TestKernel:
             assert [str(a) for a in adapter.addresses] == ["10.9.0.1/24"]
             with adapter.start_session() as session:
                 session.send(packet(1))
-            host = adapter._driver.host
+            host = embedded(adapter).host
             assert isinstance(host, LinuxHost)
             host.delete()
         assert "stays0" not in interfaces()

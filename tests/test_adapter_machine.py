@@ -369,7 +369,7 @@ class Histories(RuleBasedStateMachine):
     @contextmanager
     def peer(self, model: Model) -> Iterator[Any]:
         """Who is at the host's end."""
-        with ringtun.Adapter(*memory.far_end(model.name, None)) as far:
+        with ringtun.Adapter(memory.far_end(model.name, None)) as far:
             yield SessionPeer(far.start_session(capacity=1 << 17))
 
     # ---- ways -----------------------------------------------------------------------------------

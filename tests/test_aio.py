@@ -18,6 +18,7 @@ from ringtun import _native, abi
 from ringtun.abi import RegisterRings
 from ringtun.adapter import Adapter
 from ringtun.aio import AsyncSession
+from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.device.embedded import EmbeddedDevice, Pump
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.driver.registration import accept
@@ -48,7 +49,7 @@ class AsyncBackend:
         self.host = backend.host
 
     def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> AsyncSession:
-        device = EmbeddedDevice(self._backend.adapter._driver, self._backend._pump)
+        device = self._backend.adapter._opened.device(self._backend.pump)
         return AsyncSession(device, capacity, spin=spin)
 
     def remove(self) -> None:
@@ -130,8 +131,8 @@ def small_link(queue_bytes: int = 1 << 17) -> Iterator[tuple[Adapter, Adapter]]:
     """As `memory_link`, with a queue that fits the many."""
     left, right = link_hosts(queue_bytes)
     with (
-        Adapter(DriverAdapter("left", left), left) as one,
-        Adapter(DriverAdapter("right", right), right) as other,
+        Adapter(EmbeddedAdapter(DriverAdapter("left", left), left)) as one,
+        Adapter(EmbeddedAdapter(DriverAdapter("right", right), right)) as other,
     ):
         yield one, other
 

@@ -27,6 +27,7 @@ from ringtun.session import Session
 from ringtun.testing.conformance import packet
 from ringtun.testing.netns import NetworkNamespace
 from tests.children import NOBODY, as_ordinary_user, raised_in_child
+from tests.inside import embedded
 from tests.offload.packets import checksums_right
 from tests.system.programs import Program
 from tests.system.sites import SOON, next_packet, until
@@ -83,7 +84,7 @@ def create(**options: Any) -> ringtun.Adapter:
 
 
 def host_of(adapter: ringtun.Adapter) -> LinuxHost:
-    return cast(LinuxHost, adapter._driver.host)
+    return cast(LinuxHost, embedded(adapter).host)
 
 
 def has_uso(namespace: Namespace) -> bool:

@@ -41,7 +41,7 @@ MAY_KNOW = {
         *("statistics", "step"),
     },
     "host": {"_native", "abi", "arguments", "errors", "event", "ring"},
-    "control": {"arguments", "driver", "errors", "host", "info"},
+    "control": {"arguments", "device", "driver", "errors", "host", "info", "statistics"},
 }
 
 

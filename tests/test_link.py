@@ -18,12 +18,13 @@ from typing import Protocol
 import pytest
 
 from ringtun.aio import AsyncSession
-from ringtun.device.embedded import EmbeddedDevice, Pump
+from ringtun.device.embedded import Pump
 from ringtun.host.timer import Timer
 from ringtun.session import Session
 from ringtun.testing import DirectionStatistics, Impairment, MemoryLink, memory_link
 from ringtun.testing.conformance import packet
 from tests.children import descriptors
+from tests.inside import embedded
 
 LONG = 30  # seconds for what is to come
 OUTAGE = Impairment(loss=1)
@@ -173,9 +174,7 @@ def test_a_delayed_packet_makes_the_descriptor_readable(beds: Beds) -> None:
 def test_a_delayed_packet_wakes_a_task(pump: Pump) -> None:
     async def main() -> None:
         with memory_link(Impairment(delay=0.02)) as (left, right):
-            a, b = (
-                AsyncSession(EmbeddedDevice(side._driver, pump), 1 << 20) for side in (left, right)
-            )
+            a, b = (AsyncSession(side._opened.device(pump), 1 << 20) for side in (left, right))
             async with a, b:
                 for number in range(3):
                     before = time.monotonic()
@@ -215,7 +214,7 @@ def test_a_slow_link_overflows_and_counts(beds: Beds) -> None:
 def test_an_idle_link_wakes_nobody(beds: Beds) -> None:
     bed = beds(Impairment(delay=0.01))
     poll = select.poll()
-    poll.register(bed.link.right._driver.host.fileno(), select.POLLIN)
+    poll.register(embedded(bed.link.right).host.fileno(), select.POLLIN)
     bed.a.send(packet(1))
     assert bed.b.receive(LONG) == packet(1)
     deadline = time.monotonic() + LONG
@@ -364,7 +363,7 @@ def test_an_end_with_packets_in_flight_leaves_nothing(pump: Pump, end: str) -> N
         for session in sessions:
             session.send_many([packet(number) for number in range(100)])
         if end == "remove":
-            link.right._driver.remove()
+            embedded(link.right).driver.remove()
         link.close()
         for session in sessions:
             session.close()

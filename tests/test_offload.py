@@ -24,6 +24,7 @@ from ringtun.statistics import Statistics
 from ringtun.testing import memory_link
 from ringtun.testing.conformance import packet
 from tests.backends import KernelPeer
+from tests.inside import embedded
 from tests.offload.model_segment import TCP, TCPV4, UDP, segment
 from tests.offload.packets import TIMESTAMPS, Large
 from tests.system.sites import SOON, until
@@ -343,7 +344,7 @@ class RawClient:
     """Rings of a client that may write what it likes."""
 
     def __init__(self, adapter: ringtun.Adapter, options: int | None) -> None:
-        self.handle = adapter._driver.open()
+        self.handle = embedded(adapter).driver.open()
         self.offer = Offer(CAPACITY)
         if options is not None:
             self.handle.set_options(abi.IOCTL_SET_OPTIONS, option_bytes(options))
@@ -393,7 +394,7 @@ def test_a_client_that_never_asks(adapter: ringtun.Adapter) -> None:
 
 @pytest.mark.kernel
 def test_options_are_the_last_that_were_asked_for(adapter: ringtun.Adapter) -> None:
-    handle = adapter._driver.open()
+    handle = embedded(adapter).driver.open()
     handle.set_options(abi.IOCTL_SET_OPTIONS, option_bytes(Options.WHOLE_PACKETS))
     handle.set_options(abi.IOCTL_SET_OPTIONS, option_bytes(0))
     assert refusal(handle, option_bytes(12)) == Status.INVALID_PARAMETER
@@ -434,14 +435,14 @@ def hostile() -> Iterator[tuple[str, bytes]]:
 def test_a_hostile_client_and_the_kernel(adapter: ringtun.Adapter) -> None:
     """Nothing of it reaches the kernel, all is counted, and the session goes on."""
     with RawClient(adapter, Options.WHOLE_PACKETS) as client, other_end(adapter) as peer:
-        before = adapter._host.info()
+        before = embedded(adapter).host.info()
         for number, (what, data) in enumerate(hostile(), 1):
             client.write(data)
             assert client.handle.statistics().discards.malformed == number, what
         for size in range(12 + 20):
             client.write(bytes(size))
         assert client.handle.statistics().discards.not_ip_from_client == 32
-        after = adapter._host.info()
+        after = embedded(adapter).host.info()
         assert (after.rx_packets, after.rx_dropped) == (before.rx_packets, before.rx_dropped)
         client.write(with_header(LARGE))
         expected = segment(LARGE.vnet, LARGE.packet)

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ringtun import arguments
-from ringtun.control import Backend, Wanted, check_change, control_of
+from ringtun.control import Backend, OpenAdapter, Wanted, control_of
 from ringtun.errors import AdapterNotFound, EndReason
-from ringtun.info import AdapterInfo, describe
+from ringtun.info import AdapterInfo
 
 if TYPE_CHECKING:
     import uuid
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from ringtun import abi
     from ringtun.aio import AsyncSession
     from ringtun.arguments import Address, Interface
-    from ringtun.device.embedded import EmbeddedDevice, Pump
-    from ringtun.driver.adapter import DriverAdapter
-    from ringtun.host import AdapterHost
+    from ringtun.device import Device
+    from ringtun.device.embedded import Pump
     from ringtun.offload import OffloadPacket
     from ringtun.session import Session
     from ringtun.statistics import Statistics
@@ -94,7 +93,7 @@ def create_adapter(
         txqueuelen=txqueuelen,
         netns=netns,
     )
-    return Adapter(*control_of(backend).create_adapter(wanted))
+    return Adapter(control_of(backend).create_adapter(wanted))
 
 
 def open_adapter(name: str, *, netns: str | None = None, backend: Backend | None = None) -> Adapter:
@@ -108,7 +107,7 @@ def open_adapter(name: str, *, netns: str | None = None, backend: Backend | None
     """
     arguments.check_name(name)
     arguments.check_netns(netns)
-    return Adapter(*control_of(backend).open_adapter(name, netns))
+    return Adapter(control_of(backend).open_adapter(name, netns))
 
 
 def list_adapters(*, netns: str | None = None, backend: Backend | None = None) -> list[AdapterInfo]:
@@ -151,10 +150,9 @@ class Adapter:
     kernel raises `AdapterNotFound` once the interface is gone.
     """
 
-    def __init__(self, driver: DriverAdapter, host: AdapterHost) -> None:
-        """Takes over one hold on ``driver``, whose host is ``host``."""
-        self._driver = driver
-        self._host = host
+    def __init__(self, opened: OpenAdapter) -> None:
+        """Takes over ``opened``."""
+        self._opened = opened
         self._closed = False
         self._let_go = False
         self._lock = threading.RLock()
@@ -164,12 +162,12 @@ class Adapter:
     @property
     def name(self) -> str:
         """The interface's name when it was made or opened."""
-        return self._driver.name
+        return self._opened.name
 
     @property
     def ifindex(self) -> int:
         """The interface's index in its namespace."""
-        return self._host.ifindex
+        return self._opened.ifindex
 
     @property
     def guid(self) -> uuid.UUID | None:
@@ -179,22 +177,21 @@ class Adapter:
     @property
     def mtu(self) -> int:
         """Bytes of the largest packet that the host sends, as the kernel has it now."""
-        return self._open_host().info().mtu
+        return self.info().mtu
 
     @property
     def up(self) -> bool:
         """Whether the interface is up, as the kernel has it now."""
-        return self._open_host().info().up
+        return self.info().up
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
         """Its addresses with their prefixes, as the kernel has them now."""
-        return self._open_host().addresses()
+        return self.info().addresses
 
     def info(self) -> AdapterInfo:
         """All about it, as the kernel has it now."""
-        host = self._open_host()
-        return describe(host.info(), host.addresses(), host.backend)
+        return self._check_open().info()
 
     def configure(
         self,
@@ -226,9 +223,9 @@ class Adapter:
             arguments.check_txqueuelen(txqueuelen)
         arguments.check_mtu(mtu, ())
         with self._lock:
-            host = self._open_host()
-            check_change(host, interfaces, mtu)
-            host.configure(addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen)
+            self._check_open().configure(
+                addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen
+            )
 
     @overload
     def start_session(
@@ -327,26 +324,24 @@ class Adapter:
 
     def _device(
         self, capacity: int, pump: Pump, spin: float, offload: bool, verify_checksums: bool
-    ) -> tuple[EmbeddedDevice, abi.Options]:
+    ) -> tuple[Device, abi.Options]:
         from ringtun import abi
-        from ringtun.device.embedded import EmbeddedDevice
 
-        host = self._open_host()
+        opened = self._check_open()
         arguments.check_session(capacity, pump, spin)
         arguments.check_flags(offload=offload, verify_checksums=verify_checksums)
         options = abi.Options(0)
         if offload:
-            if host.offloads:
-                arguments.check_offload_mtu(host.info().mtu)
+            if opened.offloads:
+                arguments.check_offload_mtu(opened.info().mtu)
             options |= abi.Options.WHOLE_PACKETS
         if not verify_checksums:
             options |= abi.Options.TRUSTED_PACKETS
-        return EmbeddedDevice(self._driver, pump), options
+        return opened.device(pump), options
 
     def statistics(self) -> Statistics:
         """What went through it, over all sessions since this process made or opened it."""
-        self._open_host()
-        return self._driver.statistics()
+        return self._check_open().statistics()
 
     def close(self) -> None:
         """Close the handle; its sessions end. A created adapter goes with its last handle, unless
@@ -358,18 +353,18 @@ class Adapter:
                 session._close(EndReason.ADAPTER_CLOSED)
             if not self._let_go:
                 self._let_go = True
-                self._driver.let_go()
+                self._opened.let_go()
 
     def _abandon(self) -> None:
         """In a forked child: our copies of descriptors must not keep the parent's adapter alive."""
         if not self._closed:
             self._closed = True
-            self._host.abandon()
+            self._opened.abandon()
 
-    def _open_host(self) -> AdapterHost:
+    def _check_open(self) -> OpenAdapter:
         if self._closed:
             raise AdapterNotFound(errno.EBADF, f"this handle on adapter {self.name} is closed")
-        return self._host
+        return self._opened
 
     def __enter__(self) -> Self:
         return self
@@ -391,7 +386,7 @@ class Adapter:
             self.close()
 
     def __repr__(self) -> str:
-        return f"<Adapter {self.name} {'closed' if self._closed else self._driver.state.value}>"
+        return f"<Adapter {self.name} {'closed' if self._closed else self._opened.state}>"
 
 
 _handles: weakref.WeakSet[Adapter] = weakref.WeakSet()

@@ -18,6 +18,7 @@ import ringtun
 from ringtun.device.embedded import Pump
 from ringtun.host.linux import LinuxHost
 from ringtun.testing.conformance import packet
+from tests.inside import embedded
 from tests.system.conftest import MakeSite
 from tests.system.packets import is_noise
 from tests.system.sites import (
@@ -208,7 +209,7 @@ def run_load(
 
 
 def host_of(site: Site) -> LinuxHost:
-    return cast(LinuxHost, site.adapter._driver.host)
+    return cast(LinuxHost, embedded(site.adapter).host)
 
 
 def test_many_flows_at_once(make_site: MakeSite, kind: str, pump: Pump) -> None:

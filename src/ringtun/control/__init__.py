@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import uuid
 
     from ringtun.arguments import Interface
-    from ringtun.driver.adapter import DriverAdapter
+    from ringtun.device import Device
+    from ringtun.device.embedded import Pump
     from ringtun.host import AdapterHost
     from ringtun.info import AdapterInfo
+    from ringtun.statistics import Statistics
 
 __all__ = [
     "Backend",
     "Control",
-    "Opened",
+    "OpenAdapter",
     "Wanted",
     "backend_as_default",
     "check_change",
@@ -35,8 +37,51 @@ __all__ = [
 
 Backend: TypeAlias = Literal["embedded", "service", "memory", "wintun-dll", "wintun-device"]
 
-Opened: TypeAlias = "tuple[DriverAdapter, AdapterHost]"
-"""An adapter with one hold on its driver, for who opened it to let go; and its host."""
+
+class OpenAdapter(Protocol):
+    """An adapter that somebody has open; what it is asked is as it is now.
+
+    Raises `AdapterNotFound` once the interface is gone.
+    """
+
+    @property
+    def name(self) -> str:
+        """The interface's name when it was made or opened."""
+
+    @property
+    def ifindex(self) -> int:
+        """The interface's index in its namespace."""
+
+    @property
+    def state(self) -> str:
+        """Where it is in its life, in a word."""
+
+    @property
+    def offloads(self) -> bool:
+        """Whether its packets may have offload headers."""
+
+    def info(self) -> AdapterInfo: ...
+    def configure(
+        self,
+        *,
+        addresses: tuple[Interface, ...] | None,
+        mtu: int | None,
+        up: bool | None,
+        txqueuelen: int | None,
+    ) -> None:
+        """Change what is not None, as `ringtun.Adapter.configure` has it."""
+
+    def device(self, pump: Pump) -> Device:
+        """A handle on its device, for a session to own."""
+
+    def statistics(self) -> Statistics:
+        """Over all sessions."""
+
+    def let_go(self) -> None:
+        """Close it; once."""
+
+    def abandon(self) -> None:
+        """In a forked child: close what this process holds of it, which is the parent's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +104,8 @@ class Wanted:
 class Control(Protocol):
     """One backend. What each function does and raises stands with its namesake in `ringtun`."""
 
-    def create_adapter(self, wanted: Wanted) -> Opened: ...
-    def open_adapter(self, name: str, netns: str | None) -> Opened: ...
+    def create_adapter(self, wanted: Wanted) -> OpenAdapter: ...
+    def open_adapter(self, name: str, netns: str | None) -> OpenAdapter: ...
     def list_adapters(self, netns: str | None) -> list[AdapterInfo]: ...
     def delete_adapter(self, name: str, netns: str | None) -> None: ...
 

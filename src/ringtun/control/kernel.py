@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from ringtun.control import Opened, Wanted, check_change
+from ringtun.control import Wanted, check_change
+from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.errors import AdapterExists, AdapterNotFound
 from ringtun.host.linux import LinuxHost
@@ -18,7 +19,7 @@ from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, all_addresses, delete, find, links
 from ringtun.info import AdapterInfo, alias_of, describe, guid_in
 
-__all__ = ["create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
+__all__ = ["bring_to", "create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
 
 # How often creating an adapter is begun anew that comes and goes under our feet.
 _ATTEMPTS = 5
@@ -31,7 +32,7 @@ _adapters: weakref.WeakValueDictionary[tuple[int, int], DriverAdapter] = (
 _lock = threading.RLock()
 
 
-def create_adapter(wanted: Wanted) -> Opened:
+def create_adapter(wanted: Wanted) -> EmbeddedAdapter:
     """See `ringtun.create_adapter`."""
     with _lock, ExitStack() as stack:
         namespace = stack.enter_context(_namespace(wanted.netns))
@@ -57,7 +58,7 @@ def create_adapter(wanted: Wanted) -> Opened:
         )
 
 
-def _make(wanted: Wanted) -> Opened:
+def _make(wanted: Wanted) -> EmbeddedAdapter:
     with _handing_over(wanted.netns) as namespace:
         host = LinuxHost.create(
             wanted.name,
@@ -71,37 +72,44 @@ def _make(wanted: Wanted) -> Opened:
     try:
         if wanted.persist:  # last of all: a program that is killed before leaves nothing half made
             _persist(host, wanted)
-        return _keep(wanted.name, host), host
+        return EmbeddedAdapter(_keep(wanted.name, host), host)
     except BaseException:
         host.close()
         raise
 
 
-def _take_up(wanted: Wanted) -> Opened:
+def _take_up(wanted: Wanted) -> EmbeddedAdapter:
     """Open what is there, and make it what is wanted."""
-    driver, host = open_adapter(wanted.name, wanted.netns)
+    adapter = open_adapter(wanted.name, wanted.netns)
     try:
-        check_change(host, wanted.addresses, wanted.mtu)
-        guid = guid_in(host.info().alias)
-        alias = None
-        if guid is None or wanted.guid not in (None, guid):
-            alias = alias_of(wanted.guid or uuid.uuid4())
-        host.configure(
-            addresses=wanted.addresses,
-            mtu=wanted.mtu,
-            up=wanted.up,
-            txqueuelen=wanted.txqueuelen,
-            alias=alias,
-        )
-        tun = host.info().tun
-        if wanted.persist and tun is not None:
-            asked = wanted.owner, wanted.group
-            if not tun.persistent or asked not in ((None, None), (tun.owner, tun.group)):
-                _persist(host, wanted)
+        bring_to(adapter, wanted)
     except BaseException:
-        driver.let_go()
+        adapter.let_go()
         raise
-    return driver, host
+    return adapter
+
+
+def bring_to(adapter: EmbeddedAdapter, wanted: Wanted) -> None:
+    """Make an adapter of `create_adapter`'s or `open_adapter`'s what is wanted of it."""
+    host = adapter.host
+    assert isinstance(host, LinuxHost)
+    check_change(host, wanted.addresses, wanted.mtu)
+    guid = guid_in(host.info().alias)
+    alias = None
+    if guid is None or wanted.guid not in (None, guid):
+        alias = alias_of(wanted.guid or uuid.uuid4())
+    host.configure(
+        addresses=wanted.addresses,
+        mtu=wanted.mtu,
+        up=wanted.up,
+        txqueuelen=wanted.txqueuelen,
+        alias=alias,
+    )
+    tun = host.info().tun
+    if wanted.persist and tun is not None:
+        asked = wanted.owner, wanted.group
+        if not tun.persistent or asked not in ((None, None), (tun.owner, tun.group)):
+            _persist(host, wanted)
 
 
 def _persist(host: LinuxHost, wanted: Wanted) -> None:
@@ -111,7 +119,7 @@ def _persist(host: LinuxHost, wanted: Wanted) -> None:
     host.persist(owner, wanted.group)
 
 
-def open_adapter(name: str, netns: str | None) -> tuple[DriverAdapter, LinuxHost]:
+def open_adapter(name: str, netns: str | None) -> EmbeddedAdapter:
     """See `ringtun.open_adapter`."""
     with _lock, _handing_over(netns) as namespace:
         ifindex = _find(namespace, name)
@@ -122,9 +130,9 @@ def open_adapter(name: str, netns: str | None) -> tuple[DriverAdapter, LinuxHost
                 assert isinstance(host, LinuxHost)
                 driver.hold()
                 namespace.close()
-                return driver, host
+                return EmbeddedAdapter(driver, host)
         host = LinuxHost.attach(name, namespace=namespace)
-    return _keep(name, host), host
+    return EmbeddedAdapter(_keep(name, host), host)
 
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:

@@ -12,7 +12,8 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ringtun.control import Opened, Wanted, check_change
+from ringtun.control import Wanted, check_change
+from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.driver.lifecycle import AdapterState
 from ringtun.errors import AdapterExists, AdapterNotFound
@@ -48,7 +49,7 @@ _entries: dict[tuple[str | None, str], _Entry] = {}  # by namespace, which is a 
 _lock = threading.RLock()
 
 
-def create_adapter(wanted: Wanted) -> Opened:
+def create_adapter(wanted: Wanted) -> EmbeddedAdapter:
     """See `ringtun.create_adapter`."""
     with _lock:
         _clear_away()
@@ -85,7 +86,7 @@ def create_adapter(wanted: Wanted) -> Opened:
             if not entry.kept:
                 entry.driver.hold()
                 entry.kept = True
-        return entry.driver, host
+        return EmbeddedAdapter(entry.driver, host)
 
 
 def _make(wanted: Wanted) -> _Entry:
@@ -97,11 +98,11 @@ def _make(wanted: Wanted) -> _Entry:
     return entry
 
 
-def open_adapter(name: str, netns: str | None) -> Opened:
+def open_adapter(name: str, netns: str | None) -> EmbeddedAdapter:
     """See `ringtun.open_adapter`."""
     with _lock:
         entry = _require(netns, name)
-        return entry.driver.hold(), entry.host
+        return EmbeddedAdapter(entry.driver.hold(), entry.host)
 
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:
@@ -123,11 +124,11 @@ def delete_adapter(name: str, netns: str | None) -> None:
         _find(netns, name)
 
 
-def far_end(name: str, netns: str | None) -> Opened:
+def far_end(name: str, netns: str | None) -> EmbeddedAdapter:
     """The adapter at the other end of ``name``'s link, as `open_adapter` would give it."""
     with _lock:
         entry = _require(netns, name)
-        return entry.far_driver.hold(), entry.far_host
+        return EmbeddedAdapter(entry.far_driver.hold(), entry.far_host)
 
 
 def delete_all() -> None:

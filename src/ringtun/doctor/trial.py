@@ -11,14 +11,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from ringtun.doctor.finding import OK, PROBLEM, WARNING, Finding
 from ringtun.driver.engine import can_offload
 
 if TYPE_CHECKING:
     import ringtun
-    from ringtun.host.linux import LinuxHost
 
 __all__ = ["trial"]
 
@@ -112,13 +111,14 @@ def _send_large(session: ringtun.Session[bytes]) -> None:
 
 def _offload(adapter: ringtun.Adapter) -> Finding:
     """What is in use for large packets: those that the kernel hands over, and takes."""
+    from ringtun.host.namespace import Namespace
     from ringtun.host.offload import Offload, offload_of
 
-    host = cast("LinuxHost", adapter._driver.host)
-    try:
-        found = offload_of(host.namespace, host.name)
-    except OSError:
-        found = Offload(checksum=False, tcp=False, udp=False)
+    with Namespace.current() as here:
+        try:
+            found = offload_of(here, adapter.name)
+        except OSError:
+            found = Offload(checksum=False, tcp=False, udp=False)
     return _judge(native=can_offload(), tcp=found.tcp, udp=found.udp)
 
 

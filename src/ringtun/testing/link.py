@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ringtun.adapter import Adapter
+from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.host.impairment import DirectionStatistics, Impairment, terms_of
 from ringtun.host.memory import link_hosts
@@ -40,8 +41,8 @@ class MemoryLink(tuple[Adapter, Adapter]):
         self = super().__new__(
             cls,
             (
-                Adapter(DriverAdapter("left", left), left),
-                Adapter(DriverAdapter("right", right), right),
+                Adapter(EmbeddedAdapter(DriverAdapter("left", left), left)),
+                Adapter(EmbeddedAdapter(DriverAdapter("right", right), right)),
             ),
         )
         self._hosts = hosts

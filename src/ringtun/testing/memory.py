@@ -37,4 +37,4 @@ def far_end(name: str, *, netns: str | None = None) -> Adapter:
     """
     arguments.check_name(name)
     arguments.check_netns(netns)
-    return Adapter(*memory.far_end(name, netns))
+    return Adapter(memory.far_end(name, netns))
