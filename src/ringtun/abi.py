@@ -30,6 +30,11 @@ PACKET_MAX_SIZE: Final = 0xFFFF
 IOCTL_REGISTER_RINGS: Final = 0xCA6CE5C0
 IOCTL_SET_OPTIONS: Final = 0xCA6CE5C4
 SET_OPTIONS_SIZE: Final = 4
+IOCTL_SET_SPACE: Final = 0xCA6CE5C8
+SPACE_SIZE: Final = 4096
+SPACE_TO_CLIENT: Final = 0
+SPACE_TO_HOST: Final = 64
+IOCTL_GET_STATISTICS: Final = 0xCA6CE5CC
 
 
 class Options(enum.IntFlag):
@@ -54,6 +59,7 @@ class Status(enum.IntEnum):
     INSUFFICIENT_RESOURCES = 0xC000009A
     NOT_SUPPORTED = 0xC00000BB
     INVALID_USER_BUFFER = 0xC00000E8
+    DEVICE_REMOVED = 0xC00002B6
     ALREADY_INITIALIZED = 0xC0000510
 
 
@@ -99,6 +105,33 @@ class RegisterRings(NamedTuple):
         )
 
 
+class SetSpace(NamedTuple):
+    """By what client and driver wait for room in a full ring; before the rings are registered.
+
+    An extension. Each is the index, from 1, of a descriptor that travels with the struct: a memfd
+    of ``SPACE_SIZE`` bytes, sealed as a ring's; an event for the to_client ring, in which the
+    driver waits, and one for to_host, in which the client does. A producer that waits sets the word
+    at ``SPACE_TO_CLIENT`` or ``SPACE_TO_HOST``; a consumer that has released sees it, and signals.
+    """
+
+    memory: int
+    to_client_event: int
+    to_host_event: int
+
+    def pack(self) -> bytes:
+        """The 12 bytes that are sent."""
+        return _SET_SPACE.pack(*self)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> SetSpace:
+        """The struct in 12 bytes. Raises ``ValueError`` for any other length."""
+        if len(payload) != SET_SPACE_SIZE:
+            raise ValueError(f"TUN_SET_SPACE has {SET_SPACE_SIZE} bytes, not {len(payload)}")
+        return cls(*_SET_SPACE.unpack(payload))
+
+
+_SET_SPACE = struct.Struct("=III")
+SET_SPACE_SIZE: Final = _SET_SPACE.size
 _REGISTER_RINGS = struct.Struct("=I4xQQI4xQQ")
 _REGISTER_RINGS_32 = struct.Struct("=IIIIII")
 REGISTER_RINGS_SIZE: Final = _REGISTER_RINGS.size

@@ -159,8 +159,11 @@ class Handle:
         threads: bool = False,
         to_client_space: Space | None = None,
         to_host_space: Space | None = None,
+        foreign: bool = False,
     ) -> None:
         """Take an offer of rings, and connect the adapter: it returns once packets flow.
+
+        ``foreign``: it is another process's, which takes ``threads``.
 
         Raises `Refusal`, and what the host raises; the adapter is as it was then.
         """
@@ -188,6 +191,7 @@ class Handle:
                     to_client_space=to_client_space,
                     to_host_space=to_host_space,
                     options=self._options,
+                    foreign=foreign,
                 )
                 self._engine, self._registration, adapter._owner = engine, registration, self
                 adapter._happened(LifeEvent.REGISTERED)

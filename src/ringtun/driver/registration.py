@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ringtun import abi
-from ringtun.abi import RegisterRings, RingOffer, Status
+from ringtun.abi import RegisterRings, RingOffer, SetSpace, Status
 from ringtun.event import Event
 from ringtun.mapping import map_shared
 
 if TYPE_CHECKING:
+    from ringtun._native import Space
     from ringtun.mapping import Mapping
 
-__all__ = ["Refusal", "Registration", "accept"]
+__all__ = ["Refusal", "Registration", "accept", "accept_space"]
 
 _F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; not in Python's fcntl
 _REQUIRED_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -100,6 +101,35 @@ def accept(code: int, payload: bytes, descriptors: Sequence[int]) -> Registratio
     return registration
 
 
+def accept_space(payload: bytes, descriptors: Sequence[int]) -> tuple[Space, Space]:
+    """Check and map an offer of the memory and events by which both sides wait for room.
+
+    Returns those of to_client and to_host. The descriptors stay the caller's. Raises as `accept`.
+    """
+    from ringtun import _native
+
+    try:
+        offer = SetSpace.unpack(payload)
+    except ValueError as error:
+        raise Refusal(Status.INVALID_PARAMETER, str(error)) from None
+    if not all(1 <= index <= len(descriptors) for index in offer):
+        raise Refusal(Status.INVALID_PARAMETER, "an index is no descriptor that came along")
+    fd = descriptors[offer.memory - 1]
+    memory = _map("Space", fd, abi.SPACE_SIZE)
+    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
+        raise _bad_memory("Space", "must not carry F_SEAL_SEAL")
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
+    _refuse_holes("Space", fd, abi.SPACE_SIZE)
+    spaces = []
+    for where, index in (
+        (abi.SPACE_TO_CLIENT, offer.to_client_event),
+        (abi.SPACE_TO_HOST, offer.to_host_event),
+    ):
+        with _copy_event("Space", descriptors[index - 1]) as event:
+            spaces.append(_native.Space(memory, where, event.fileno()))
+    return spaces[0], spaces[1]
+
+
 def _check_numbers(name: str, ring: RingOffer, descriptors: int) -> None:
     capacity = abi.ring_capacity(ring.ring_size)
     if not abi.is_capacity(capacity):
@@ -120,8 +150,8 @@ def _take(name: str, ring: RingOffer, descriptors: Sequence[int], own_index: int
     memory = _map(name, descriptors[ring.ring - 1], ring.ring_size)
     try:
         capacity = abi.ring_capacity(ring.ring_size)
-        with memoryview(memory) as view:
-            index = int.from_bytes(view[own_index : own_index + 4], sys.byteorder)
+        # By a call, which fails where memory is not there, and no touch, which would kill.
+        index = int.from_bytes(os.pread(descriptors[ring.ring - 1], 4, own_index), sys.byteorder)
         if index >= capacity or index % abi.PACKET_ALIGNMENT:
             raise Refusal(
                 Status.INVALID_PARAMETER, f"{name} starts at {index}: zeroed indices are expected"

@@ -27,6 +27,14 @@
 #define TUN_OPTION_WHOLE_PACKETS 1u   /* a struct virtio_net_hdr_v1 before each packet, both ways */
 #define TUN_OPTION_TRUSTED_PACKETS 2u /* the client's checksums need not be verified */
 
+/* … 0x972: struct tun_set_space, before the rings, by which both sides wait for room in a full ring. */
+#define TUN_IOCTL_SET_SPACE 0xCA6CE5C8u
+#define TUN_SPACE_SIZE 4096u    /* of the memory that it offers */
+#define TUN_SPACE_TO_CLIENT 0u  /* where a uint32_t says that the driver waits for room */
+#define TUN_SPACE_TO_HOST 64u   /* … that the client does */
+/* … 0x973: what came of the session, in uint64_t; docs/protocol.md has their order. */
+#define TUN_IOCTL_GET_STATISTICS 0xCA6CE5CCu
+
 #define TUN_STATUS_SUCCESS 0x00000000u
 #define TUN_STATUS_INVALID_PARAMETER 0xC000000Du
 #define TUN_STATUS_INVALID_DEVICE_REQUEST 0xC0000010u
@@ -34,6 +42,7 @@
 #define TUN_STATUS_INSUFFICIENT_RESOURCES 0xC000009Au
 #define TUN_STATUS_NOT_SUPPORTED 0xC00000BBu
 #define TUN_STATUS_INVALID_USER_BUFFER 0xC00000E8u
+#define TUN_STATUS_DEVICE_REMOVED 0xC00002B6u
 #define TUN_STATUS_ALREADY_INITIALIZED 0xC0000510u
 
 struct tun_ring {
@@ -67,6 +76,24 @@ struct tun_register_rings_32 {
         uint32_t ring;
         uint32_t tail_moved;
     } send, receive;
+};
+
+/* Indices, from 1, of descriptors that travel with the message: a memfd, and two eventfds. */
+struct tun_set_space {
+    uint32_t memory;
+    uint32_t to_client_event;
+    uint32_t to_host_event;
+};
+
+/* A message to the Unix socket of an adapter's device, which `length` bytes follow, and its answer, which
+ * `information` bytes follow. */
+struct tun_request {
+    uint32_t code;
+    uint32_t length;
+};
+struct tun_answer {
+    uint32_t status;
+    uint32_t information;
 };
 
 #ifdef __cplusplus

@@ -116,7 +116,7 @@ class RingConformance:
         handle.close()
         offer.close()
 
-    @pytest.mark.parametrize("code", [0, abi.IOCTL_REGISTER_RINGS + 4, 0xFFFFFFFF])
+    @pytest.mark.parametrize("code", [0, abi.IOCTL_REGISTER_RINGS + 0x100, 0xFFFFFFFF])
     def test_unknown_codes(self, backend: RawBackend, code: int) -> None:
         with Offer(CAPACITY) as offer:
             handle = backend.open()
