@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import ringtun
 from ringtun import abi
 from ringtun.control.embedded import EmbeddedAdapter
+from ringtun.control.service import ServiceAdapter
 from ringtun.device.embedded import Pump
 from ringtun.driver.adapter import DriverAdapter, Handle
 from ringtun.driver.registration import Refusal
@@ -18,6 +20,7 @@ from ringtun.session import Session
 from ringtun.statistics import Statistics
 from ringtun.testing import Impairment, memory_link
 from ringtun.testing.conformance import HostPeer
+from ringtun.wire import Answer, send_request, unpack_statistics
 from tests.inside import embedded
 from tests.offload.model_segment import VnetHeader, segment
 
@@ -118,6 +121,90 @@ class KernelBackend:
     def close(self) -> None:
         self.peer.close()
         self.adapter.close()
+
+
+class ServiceBackend:
+    """An adapter of a driver service's in another process, a packet socket at the host's end."""
+
+    pump: Pump = "thread"
+
+    def __init__(self) -> None:
+        self.adapter = ringtun.create_adapter("conf0", mtu=65535, backend="service")
+        self.peer = KernelPeer("conf0")
+        self.host: HostPeer = self.peer
+
+    def start_session(self, *, capacity: int = 4 << 20, spin: float = 0.0) -> Session:
+        return self.adapter.start_session(capacity=capacity, spin=spin)
+
+    def remove(self) -> None:
+        ringtun.delete_adapter("conf0", backend="embedded")
+
+    def adapter_statistics(self) -> Statistics:
+        return self.adapter.statistics()
+
+    def close(self) -> None:
+        self.peer.close()
+        self.adapter.close()
+
+
+class ServiceHandle:
+    """A handle of the driver service, by nothing but its messages."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection.settimeout(30)
+        self._connection.connect(path)
+        self._final: Statistics | None = None
+
+    def _answer(self) -> Answer:
+        return Answer.unpack(self._connection.recv(4096))
+
+    def register(self, code: int, payload: bytes, descriptors: Sequence[int]) -> int:
+        try:
+            send_request(self._connection, code, payload, descriptors)
+        except OSError as error:
+            if error.errno == errno.EBADF:  # a descriptor that is closed does not even leave
+                return abi.Status.INVALID_PARAMETER
+            raise
+        return self._answer().status
+
+    def pump(self) -> None:
+        """The driver's threads do."""
+
+    def statistics(self) -> Statistics:
+        if self._final is not None:
+            return self._final
+        send_request(self._connection, abi.IOCTL_GET_STATISTICS, b"")
+        return unpack_statistics(self._answer().output)[1]
+
+    def close(self) -> None:
+        if self._final is None:
+            self._connection.shutdown(socket.SHUT_WR)
+            self._final = unpack_statistics(self._answer().output)[1]
+            self._connection.close()
+
+
+class RawServiceBackend:
+    """`ServiceBackend` without a session."""
+
+    signals_each_batch = True
+
+    def __init__(self) -> None:
+        self._adapter = ringtun.create_adapter("conf0", mtu=65535, backend="service")
+        self.peer = KernelPeer("conf0")
+        self.host: HostPeer = self.peer
+
+    def open(self) -> ServiceHandle:
+        opened = self._adapter._opened
+        assert isinstance(opened, ServiceAdapter)
+        return ServiceHandle(opened.device_path)
+
+    def remove(self) -> None:
+        ringtun.delete_adapter("conf0", backend="embedded")
+
+    def close(self) -> None:
+        self.peer.close()
+        self._adapter.close()
 
 
 class EmbeddedHandle:

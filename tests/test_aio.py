@@ -30,7 +30,7 @@ from ringtun.step import StepResult
 from ringtun.testing import memory_link
 from ringtun.testing.conformance import AsyncSessionConformance
 from ringtun.testing.conformance.peer import packet
-from tests.backends import KernelBackend, MemoryBackend
+from tests.backends import KernelBackend, MemoryBackend, ServiceBackend
 from tests.children import descriptors
 
 SOON = 5.0  # seconds within which what must come has come
@@ -44,7 +44,7 @@ plain_python = [
 class AsyncBackend:
     """A backend whose sessions are asyncio's."""
 
-    def __init__(self, backend: MemoryBackend | KernelBackend) -> None:
+    def __init__(self, backend: MemoryBackend | KernelBackend | ServiceBackend) -> None:
         self._backend = backend
         self.host = backend.host
 
@@ -187,7 +187,7 @@ def test_thousands_of_sessions(new_loop: NewLoop) -> None:
 @pytest.mark.parametrize("way", ["receive", "iterate", "batches", "forward"])
 def test_busy_sessions_take_turns(new_loop: NewLoop, way: str) -> None:
     """Two of them with all that they want to do: no lag is longer than a turn of each."""
-    total, turn = 5000, 256
+    total, turn = 5000, 512 if way == "batches" else 256
     done = [0, 0]
     lags: list[int] = []
 

@@ -81,7 +81,7 @@ def test_backends_have_names() -> None:
         for nothing in ("", 5):
             with pytest.raises(ValueError, match="backend is None or one of"):
                 call(nothing)
-        for name in ("service", "wintun-dll", "wintun-device"):
+        for name in ("wintun-dll", "wintun-device"):
             with pytest.raises(ringtun.DriverUnavailable, match=f'"{name}" is not part of'):
                 call(name)
 

@@ -1,7 +1,8 @@
 """The documentation's samples run as they stand there, and its tables say what the code says.
 
 A page's Python blocks run in order, in one namespace, with the names of `prelude` in it; adapters
-are in memory, but where ``<!-- kernel -->`` stands before a block. What a reader need not see of a
+are in memory, but where ``<!-- kernel -->`` stands before a block, or ``<!-- service -->``, beside
+which a driver service runs. What a reader need not see of a
 sample's surroundings is in comments, as Sybil has them.
 """
 
@@ -36,12 +37,14 @@ from ringtun.doctor import Finding
 from ringtun.host.offload import Offload
 from ringtun.testing import conformance, netns, pytest_plugin
 from ringtun.testing.conformance import packet
+from tests.services import Service
 from tests.system.sites import SOON, until
 from tests.system.test_cli import ECHO_FIELDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KERNEL = "<!-- kernel -->"
+SERVICE = "<!-- service -->"
 ALONE = "<!-- runs until Ctrl-C -->"  # what a test of its own runs, as a process
 SYBIL = Sybil([PythonCodeBlockParser()], path=str(ROOT))
 
@@ -106,10 +109,10 @@ def prelude() -> dict[str, object]:
     }
 
 
-def marked(example: Example, mark: str) -> bool:
-    """Whether a mark stands before the example."""
+def marked(example: Example, *marks: str) -> bool:
+    """Whether one of the marks stands before the example."""
     before: str = example.document.text[: example.start]
-    return before.rstrip().endswith(mark)
+    return before.rstrip().endswith(marks)
 
 
 def samples(path: Path) -> list[Example]:
@@ -131,16 +134,18 @@ SAMPLES = [example for page in PAGES for example in samples(page)]
         pytest.param(
             example,
             id=name_of(example),
-            marks=[pytest.mark.kernel] if marked(example, KERNEL) else [],
+            marks=[pytest.mark.kernel] if marked(example, KERNEL, SERVICE) else [],
         )
         for example in SAMPLES
         if not marked(example, ALONE)
     ],
 )
 @pytest.mark.filterwarnings("ignore:a slice of a packet's view outlives its batch:ResourceWarning")
-def test_the_sample_runs(example: Example) -> None:
+def test_the_sample_runs(example: Example, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        if not marked(example, KERNEL):
+        if marked(example, SERVICE):
+            stack.enter_context(Service(tmp_path / "run"))
+        elif not marked(example, KERNEL):
             stack.enter_context(backend_as_default("memory"))
         example.evaluate()
 

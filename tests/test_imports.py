@@ -24,6 +24,7 @@ MAY_KNOW = {
     "arguments": {"abi"},
     "info": {"arguments", "host"},
     "statistics": set(),
+    "wire": {"statistics"},
     "offload": {"_native"},
     "_twin": {"abi", "errors", "event", "packet"},
     "ring": {"_native", "_twin"},
@@ -35,6 +36,10 @@ MAY_KNOW = {
     },
     "aio": {
         *("_native", "abi", "device", "errors", "offload", "ring", "session", "statistics", "step"),
+    },
+    "service": {
+        *("_native", "abi", "arguments", "control", "driver", "errors", "ring", "statistics"),
+        *("wire",),
     },
     "driver": {
         *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),

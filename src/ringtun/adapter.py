@@ -63,8 +63,10 @@ def create_adapter(
     its ``txqueuelen``, and whatever else is given; what is not given stays. Nothing is touched that
     is as asked, so that an owner without rights can do this too. One that persists goes on to.
 
-    ``backend`` asks for a driver: "embedded" is the one in this process above the kernel's TUN,
-    "memory" makes an adapter without a kernel (`ringtun.testing`). None takes what serves here.
+    ``backend`` asks for a driver: "service" is the driver service, which takes no rights,
+    "embedded" the one in this process above the kernel's TUN, "memory" makes an adapter without a
+    kernel (`ringtun.testing`). None takes the service where its socket lets this process in and no
+    ``netns`` is asked for, else the one in this process.
 
     Everything is checked before anything is done; where a later step fails, nothing is left of it.
     Raises ``ValueError`` and ``TypeError`` for an argument that cannot be (with ``exist_ok``, an

@@ -132,20 +132,28 @@ def control_of(backend: Backend | None) -> Control:
 
     Raises ``ValueError`` for a name that is none, `DriverUnavailable` for one that is not here.
     """
-    chosen = (_default or "embedded") if backend is None else backend
-    if chosen not in get_args(Backend):
+    chosen = _default if backend is None else backend
+    if chosen is not None and chosen not in get_args(Backend):
         names = ", ".join(f'"{name}"' for name in get_args(Backend))
         raise ValueError(f"backend is None or one of {names}, not {backend!r}")
     if chosen == "memory":
         from ringtun.control import memory
 
         return memory
-    if chosen != "embedded":
+    if chosen == "service":
+        from ringtun.control import service
+
+        return service
+    if chosen not in (None, "embedded"):
         raise DriverUnavailable(
             errno.ENOSYS, f'backend "{chosen}" is not part of this version of ringtun: leave it out'
         )
     if sys.platform != "linux":
         raise DriverUnavailable(errno.ENOSYS, f"no driver of ringtun's runs on {sys.platform}")
+    if chosen is None:
+        from ringtun.control import automatic
+
+        return automatic
     from ringtun.control import kernel
 
     return kernel

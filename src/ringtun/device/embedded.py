@@ -6,16 +6,16 @@ the two `Space` objects by which each side waits for room.
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ringtun import abi
-from ringtun.abi import RegisterRings, Status
+from ringtun.abi import RegisterRings
+from ringtun.device.refusals import options_refused, registration_refused
 from ringtun.driver.engine import EngineEnd
 from ringtun.driver.registration import Refusal
-from ringtun.errors import AdapterBusy, DriverUnavailable, EndReason, RegistrationError
+from ringtun.errors import EndReason
 from ringtun.ring import NATIVE
 from ringtun.statistics import Statistics
 from ringtun.step import StepResult
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedDevice", "Pump"]
 
 Pump = Literal["inline", "thread"]
-
-_ERRNO = {
-    Status.INVALID_PARAMETER: errno.EINVAL,
-    Status.INVALID_USER_BUFFER: errno.EFAULT,
-    Status.INVALID_DEVICE_REQUEST: errno.ENOTTY,
-    Status.INSUFFICIENT_RESOURCES: errno.ENOMEM,
-    Status.ACCESS_DENIED: errno.EACCES,
-}
 
 _END_REASON = {
     EngineEnd.CLOSED: EndReason.CLOSED,
@@ -65,11 +57,7 @@ class EmbeddedDevice:
         try:
             self._handle.set_options(abi.IOCTL_SET_OPTIONS, payload)
         except Refusal as refusal:
-            raise DriverUnavailable(
-                errno.EOPNOTSUPP,
-                f"adapter {self.name} has no offload=True: it takes ringtun's native core, and an "
-                "adapter of the kernel's with offload headers",
-            ) from refusal
+            raise options_refused(self.name) from refusal
 
     def register_rings(self, offer: RegisterRings, descriptors: Sequence[int]) -> None:
         """See `ringtun.device.Device`."""
@@ -83,14 +71,7 @@ class EmbeddedDevice:
                 to_host_space=self.to_host_space,
             )
         except Refusal as refusal:
-            if refusal.status is Status.ALREADY_INITIALIZED:
-                raise AdapterBusy(
-                    errno.EBUSY,
-                    f"adapter {self._adapter.name} has a session already: close that one first",
-                ) from refusal
-            raise RegistrationError(
-                _ERRNO[refusal.status], str(refusal), refusal.status
-            ) from refusal
+            raise registration_refused(self.name, refusal.status, str(refusal)) from refusal
         self._engine = self._handle.engine
 
     def pump_to_client(self, budget: int) -> int:

@@ -1,0 +1,71 @@
+"""``ringtun driver``: the driver service, in the foreground."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+__all__ = ["driver"]
+
+CONFIGURATION = Path("/etc/ringtun/driver.toml")
+GROUP = "ringtun"
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help=f"Its configuration.  [default: {CONFIGURATION}, where there is one]",
+)
+@click.option(
+    "--runtime-directory",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="RINGTUN_RUNTIME_DIRECTORY",
+    default=Path("/run/ringtun"),
+    show_default=True,
+    help="Where its sockets are.",
+)
+@click.option(
+    "--group",
+    metavar="GROUP",
+    help=f"Who reaches its sockets.  [default: the configuration's, or {GROUP}]",
+)
+@click.option("--quiet", is_flag=True, help="Say what went wrong, and nothing else.")
+def driver(config: Path | None, directory: Path, group: str | None, quiet: bool) -> None:
+    """Run the driver service: adapters for programs without rights, until Ctrl-C."""
+    try:
+        from ringtun.service import run
+        from ringtun.service.policy import Configuration, load
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"the driver service needs {error.name}: pip install 'ringtun[driver]'"
+        ) from None
+    if config is None and CONFIGURATION.exists():
+        config = CONFIGURATION
+    configuration = Configuration() if config is None else load(config)
+    if group is not None or configuration.group is None:
+        configuration = replace(configuration, group=_group(group))
+    logging.basicConfig(
+        stream=sys.stderr, format="%(message)s", level=logging.WARNING if quiet else logging.INFO
+    )
+    logging.captureWarnings(True)
+    run(configuration, directory)
+
+
+def _group(name: str | None) -> int | None:
+    try:
+        return grp.getgrnam(name or GROUP).gr_gid
+    except KeyError:
+        if name is None:
+            return None  # the service's own user alone
+        raise click.BadParameter(
+            f"there is no group {name!r}: make it with groupadd --system {name}",
+            param_hint="--group",
+        ) from None

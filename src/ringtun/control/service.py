@@ -1,0 +1,287 @@
+"""Control of adapters of the driver service, over its Varlink socket.
+
+A small client of its own: each call is one line of JSON there and one back, and so whoever only
+uses a service needs nothing installed for it. An open adapter keeps its connection: by its end the
+service knows that the handle is closed, however the program ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import uuid
+from contextlib import suppress
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, Any
+
+from ringtun import errors
+from ringtun.control import Wanted
+from ringtun.info import AdapterInfo
+from ringtun.statistics import Discards, Statistics
+
+if TYPE_CHECKING:
+    from ringtun.arguments import Interface
+    from ringtun.device.embedded import Pump
+    from ringtun.device.service import ServiceDevice
+
+__all__ = [
+    "ServiceAdapter",
+    "create_adapter",
+    "delete_adapter",
+    "lets_in",
+    "list_adapters",
+    "open_adapter",
+    "runtime_directory",
+]
+
+_INTERFACE = "org.ringtun.Driver"
+_PATIENCE = 60.0  # seconds for an answer: it may wait for the kernel, and for others
+
+_ERRORS: dict[str, type[Exception]] = {
+    "AdapterExists": errors.AdapterExists,
+    "AdapterNotFound": errors.AdapterNotFound,
+    "AdapterBusy": errors.AdapterBusy,
+    "PermissionDenied": errors.AdapterPermissionError,
+    "Unavailable": errors.DriverUnavailable,
+    "SystemFailure": OSError,
+}
+
+
+def runtime_directory() -> str:
+    """Where the service's sockets are."""
+    return os.environ.get("RINGTUN_RUNTIME_DIRECTORY") or "/run/ringtun"
+
+
+def lets_in() -> bool:
+    """Whether a service runs here whose control socket this process may use."""
+    try:
+        _Connection().close()
+    except OSError:
+        return False
+    return True
+
+
+class _Connection:
+    """A connection to the control socket; calls may come from any thread."""
+
+    def __init__(self) -> None:
+        """Raises `errors.DriverUnavailable`, `errors.AdapterPermissionError`."""
+        self._lock = threading.Lock()
+        self._unread = b""
+        self._socket = _connect()
+
+    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Raises what the service answers, and `errors.DriverUnavailable` where it does not."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        request = json.dumps({"method": f"{_INTERFACE}.{method}", "parameters": given})
+        with self._lock:
+            try:
+                self._socket.sendall(request.encode() + b"\0")
+                answer = json.loads(self._line())
+            except (OSError, ValueError) as error:
+                self.close()
+                why = getattr(error, "strerror", None) or str(error)
+                raise errors.DriverUnavailable(
+                    errno.EPIPE,
+                    f"the driver service does not answer: {why}; see whether it runs: "
+                    "ringtun driver status",
+                ) from error
+            except BaseException:  # what comes now is the answer to this, and to nothing else
+                self.close()
+                raise
+        values: dict[str, Any] = answer.get("parameters") or {}
+        if "error" in answer:
+            raise _error(answer["error"], values)
+        return values
+
+    def _line(self) -> bytes:
+        while b"\0" not in self._unread:
+            more = self._socket.recv(1 << 16)
+            if not more:
+                raise BrokenPipeError(errno.EPIPE, "it has closed the connection")
+            self._unread += more
+        line, _, self._unread = self._unread.partition(b"\0")
+        return line
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _connect() -> socket.socket:
+    path = os.path.join(runtime_directory(), "control")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(_PATIENCE)
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise errors.AdapterPermissionError(
+                errno.EACCES,
+                f"no permission to use the driver service at {path}: join its group ringtun "
+                "(as root: usermod -aG ringtun USER), and log in anew",
+            ) from error
+        raise errors.DriverUnavailable(
+            errno.ENOENT,
+            f"no driver service answers at {path} ({error.strerror}): start one, as root: "
+            "ringtun driver",
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _error(name: str, values: dict[str, Any]) -> Exception:
+    kind = name.removeprefix(f"{_INTERFACE}.")
+    code, message = values.get("errno", errno.EPROTO), str(values.get("message", name))
+    if kind in _ERRORS:
+        return _ERRORS[kind](code, message)
+    if kind == "InvalidArgument":
+        return ValueError(message)
+    return errors.DriverUnavailable(errno.EPROTO, f"the driver service says: {name} {values}")
+
+
+class ServiceAdapter:
+    """An adapter of the service's, open; see `ringtun.control.OpenAdapter`."""
+
+    def __init__(self, connection: _Connection, state: dict[str, Any]) -> None:
+        """Takes over the connection, which has opened it."""
+        self._connection = connection
+        self._closed = False
+        self.name: str = state["name"]
+        self.ifindex: int = state["ifindex"]
+        self.offloads: bool = state["offloads"]
+        self.device_path: str = state["device"]
+
+    @property
+    def state(self) -> str:
+        """See `ringtun.control.OpenAdapter`."""
+        return "open at the driver service"
+
+    def info(self) -> AdapterInfo:
+        """See `ringtun.control.OpenAdapter`."""
+        return _info(self._connection.call("GetAdapter", name=self.name)["adapter"])
+
+    def configure(
+        self,
+        *,
+        addresses: tuple[Interface, ...] | None,
+        mtu: int | None,
+        up: bool | None,
+        txqueuelen: int | None,
+    ) -> None:
+        """See `ringtun.control.OpenAdapter`."""
+        self._connection.call(
+            "ConfigureAdapter",
+            name=self.name,
+            addresses=_texts(addresses),
+            mtu=mtu,
+            up=up,
+            txqueuelen=txqueuelen,
+        )
+
+    def device(self, pump: Pump) -> ServiceDevice:
+        """See `ringtun.control.OpenAdapter`. The pump is the driver's: its threads."""
+        from ringtun.device.service import ServiceDevice
+
+        return ServiceDevice(self.name, self.device_path)
+
+    def statistics(self) -> Statistics:
+        """See `ringtun.control.OpenAdapter`."""
+        found = self._connection.call("GetStatistics", name=self.name)
+        return Statistics(**found["counters"], discards=Discards(**found["discards"]))
+
+    def let_go(self) -> None:
+        """See `ringtun.control.OpenAdapter`. Returns once the service has let it go."""
+        with suppress(errors.DriverUnavailable):
+            self._connection.call("CloseAdapter", name=self.name)
+        self._connection.close()
+
+    def abandon(self) -> None:
+        """See `ringtun.control.OpenAdapter`."""
+        self._connection.close()
+
+
+def create_adapter(wanted: Wanted) -> ServiceAdapter:
+    """See `ringtun.create_adapter`."""
+    _refuse_netns(wanted.netns)
+    return _opened(
+        "CreateAdapter",
+        name=wanted.name,
+        addresses=_texts(wanted.addresses),
+        mtu=wanted.mtu,
+        guid=wanted.guid and str(wanted.guid),
+        up=wanted.up,
+        exist_ok=wanted.exist_ok,
+        persist=wanted.persist,
+        owner=wanted.owner,
+        group=wanted.group,
+        txqueuelen=wanted.txqueuelen,
+    )
+
+
+def open_adapter(name: str, netns: str | None) -> ServiceAdapter:
+    """See `ringtun.open_adapter`."""
+    _refuse_netns(netns)
+    return _opened("OpenAdapter", name=name)
+
+
+def _opened(method: str, **parameters: object) -> ServiceAdapter:
+    connection = _Connection()
+    try:
+        return ServiceAdapter(connection, connection.call(method, **parameters)["adapter"])
+    except BaseException:
+        connection.close()
+        raise
+
+
+def list_adapters(netns: str | None) -> list[AdapterInfo]:
+    """See `ringtun.list_adapters`: those that this process may open."""
+    _refuse_netns(netns)
+    return [_info(state) for state in _once("ListAdapters")["adapters"]]
+
+
+def delete_adapter(name: str, netns: str | None) -> None:
+    """See `ringtun.delete_adapter`."""
+    _refuse_netns(netns)
+    _once("DeleteAdapter", name=name)
+
+
+def _once(method: str, **parameters: object) -> dict[str, Any]:
+    connection = _Connection()
+    try:
+        return connection.call(method, **parameters)
+    finally:
+        connection.close()
+
+
+def _refuse_netns(netns: str | None) -> None:
+    if netns is not None:
+        raise errors.DriverUnavailable(
+            errno.EOPNOTSUPP,
+            "the driver service has adapters in its own network namespace only: leave netns out, "
+            'or use backend="embedded"',
+        )
+
+
+def _texts(addresses: tuple[Interface, ...] | None) -> list[str] | None:
+    return None if addresses is None else [str(address) for address in addresses]
+
+
+def _info(state: dict[str, Any]) -> AdapterInfo:
+    values = dict(state)
+    del values["offloads"], values["device"]
+    guid = values.pop("guid", None)
+    values.setdefault("owner", None)
+    values.setdefault("group", None)
+    addresses = tuple(map(ip_interface, values.pop("addresses")))
+    return AdapterInfo(
+        **values,
+        guid=None if guid is None else uuid.UUID(guid),
+        addresses=addresses,
+        backend="service",
+    )

@@ -1,0 +1,223 @@
+"""The adapters of the driver service: who has them, and how they come and go.
+
+Everything here runs in the service's event loop; what waits for the kernel runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ringtun.control import Wanted, kernel
+from ringtun.control.embedded import EmbeddedAdapter
+from ringtun.errors import AdapterExists, AdapterNotFound, AdapterPermissionError
+from ringtun.service.device import DeviceServer
+from ringtun.service.peer import Peer
+from ringtun.service.policy import Configuration, Holders, StartAdapter
+from ringtun.service.quota import Quota
+
+__all__ = ["Adapters", "Entry"]
+
+T = TypeVar("T")
+_log = logging.getLogger("ringtun.driver")
+
+
+@dataclass
+class Entry:
+    """An adapter of the service's."""
+
+    opened: EmbeddedAdapter
+    owner: int | None
+    """The user who made it; None: the service itself, by its configuration."""
+    holders: Holders
+    """Who else may open it."""
+    device: DeviceServer = field(init=False)
+    handles: int = 0
+    """Of clients."""
+    kept: bool = False
+    """Whether it stays without a handle."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's."""
+        return self.opened.name
+
+    def may_open(self, peer: Peer) -> bool:
+        """Whether ``peer`` may open it, and look at it."""
+        return self.may_manage(peer) or peer in self.holders
+
+    def may_manage(self, peer: Peer) -> bool:
+        """Whether ``peer`` may configure and delete it."""
+        return peer.uid in (0, self.owner)
+
+
+class Adapters:
+    """All of them, by name."""
+
+    def __init__(
+        self, configuration: Configuration, directory: Path, quota: Quota, executor: Executor
+    ) -> None:
+        self._configuration = configuration
+        self._directory = directory
+        self._quota = quota
+        self._executor = executor
+        self._entries: dict[str, Entry] = {}
+        self._changing = asyncio.Lock()  # adapters come and go one at a time
+
+    async def start(self, wanted: StartAdapter) -> None:
+        """Make one of the configuration's."""
+        made = Wanted(
+            name=wanted.name,
+            addresses=wanted.addresses,
+            mtu=wanted.mtu,
+            guid=None,
+            up=True,
+            exist_ok=False,
+            persist=False,
+            owner=None,
+            group=None,
+            txqueuelen=wanted.txqueuelen,
+            netns=None,
+        )
+        async with self._changing:
+            opened = await self.in_thread(lambda: kernel.create_adapter(made))
+            self._add(Entry(opened, None, wanted.holders, kept=True))
+
+    async def create(self, peer: Peer, wanted: Wanted) -> Entry:
+        """Make one for ``peer``, or with ``exist_ok`` open its own; a handle more on it."""
+        async with self._changing:
+            entry = await self._find(wanted.name)
+            if entry is not None:
+                return await self._take_up(peer, entry, wanted)
+            if not self._configuration.may_create(peer, wanted.name):
+                raise AdapterPermissionError(
+                    errno.EPERM,
+                    f"the driver's configuration does not let you make an adapter {wanted.name}",
+                )
+            self._check_number(peer)
+            wanted = replace(wanted, exist_ok=False)  # what is there is none of the service's
+            opened = await self.in_thread(lambda: kernel.create_adapter(wanted))
+            groups = frozenset() if wanted.group is None else frozenset({wanted.group})
+            users = frozenset() if wanted.owner is None else frozenset({wanted.owner})
+            entry = Entry(opened, peer.uid, Holders(users, groups), kept=wanted.persist)
+            self._add(entry)
+            entry.handles += 1
+            _log.info("%s: made for %s", entry.name, peer)
+            return entry
+
+    async def _take_up(self, peer: Peer, entry: Entry, wanted: Wanted) -> Entry:
+        if not wanted.exist_ok or not entry.may_open(peer):
+            raise AdapterExists(
+                errno.EEXIST,
+                f"there is an adapter called {wanted.name} already: take another name, or open it "
+                "(exist_ok makes it what is asked for)",
+            )
+        if entry.may_manage(peer):
+            await self.in_thread(lambda: kernel.bring_to(entry.opened, wanted))
+            entry.kept |= wanted.persist
+        entry.handles += 1
+        return entry
+
+    def _check_number(self, peer: Peer) -> None:
+        limit = self._quota.limits.adapters
+        own = sum(entry.owner == peer.uid for entry in self._entries.values())
+        if peer.uid and own >= limit:
+            raise OSError(errno.EDQUOT, f"you have {own} adapters already, the most allowed here")
+
+    def _add(self, entry: Entry) -> None:
+        try:
+            entry.device = DeviceServer(
+                entry.opened.driver,
+                self._directory / entry.name,
+                mode=0o600 if self._configuration.group is None else 0o660,
+                group=self._configuration.group,
+                may_open=entry.may_open,
+                quota=self._quota,
+                executor=self._executor,
+            )
+        except BaseException:
+            entry.opened.let_go()
+            raise
+        self._entries[entry.name] = entry
+
+    async def open(self, peer: Peer, name: str) -> Entry:
+        """A handle more on an adapter."""
+        entry = await self.require(peer, name)
+        entry.handles += 1
+        return entry
+
+    async def close(self, entry: Entry) -> None:
+        """A handle less; with the last one it goes, where it is not kept."""
+        entry.handles -= 1
+        if not entry.handles and not entry.kept:
+            async with self._changing:
+                if not entry.handles:
+                    await self._remove(entry)
+
+    async def delete(self, peer: Peer, name: str) -> None:
+        """Take it away, whoever has it open."""
+        entry = await self.require(peer, name, manage=True)
+        async with self._changing:
+            host = entry.opened.host
+            with suppress(AdapterNotFound):
+                await self.in_thread(lambda: kernel.delete_adapter(host.info().name, None))
+            await self._remove(entry)
+
+    async def require(self, peer: Peer, name: str, *, manage: bool = False) -> Entry:
+        """The adapter of that name, where ``peer`` may open it, or ``manage`` it.
+
+        One that the peer may not open is not there, as far as it knows.
+        """
+        entry = await self._find(name)
+        if entry is None or not entry.may_open(peer):
+            raise AdapterNotFound(
+                errno.ENODEV, f"the driver service has no adapter {name} that you may open"
+            )
+        if manage and not entry.may_manage(peer):
+            raise AdapterPermissionError(
+                errno.EPERM, f"adapter {name} is not yours: you may open it, and no more"
+            )
+        return entry
+
+    async def of(self, peer: Peer) -> list[Entry]:
+        """Those that ``peer`` may open, in the order of their making."""
+        entries = [await self._find(name) for name in list(self._entries)]
+        return [entry for entry in entries if entry is not None and entry.may_open(peer)]
+
+    async def _find(self, name: str) -> Entry | None:
+        """What is there: an interface that somebody took away goes."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        try:
+            await self.in_thread(entry.opened.host.info)
+        except AdapterNotFound:
+            await self._remove(entry)
+            return None
+        return entry
+
+    async def _remove(self, entry: Entry) -> None:
+        if self._entries.get(entry.name) is not entry:
+            return
+        del self._entries[entry.name]
+        entry.device.close_socket()
+        await self.in_thread(entry.opened.driver.remove)
+        _log.info("%s: removed", entry.name)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What waits for the kernel."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def stop(self) -> None:
+        """Give everything back; the handles of clients end."""
+        for entry in list(self._entries.values()):
+            await entry.device.close()
+            await self.in_thread(entry.opened.let_go)
+        self._entries.clear()

@@ -1,0 +1,433 @@
+"""The control socket of the driver service: adapters made, opened, configured, over Varlink.
+
+A connection is as good as a handle: what it has opened it lets go when it ends, however it does.
+The interface is ``org.ringtun.Driver.varlink`` beside this file, as the service itself tells it.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict, TypeVar
+
+from asyncvarlink import (
+    TypedVarlinkErrorReply,
+    VarlinkInterface,
+    VarlinkInterfaceRegistry,
+    VarlinkInterfaceServerProtocol,
+    VarlinkTransport,
+    varlinkmethod,
+)
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
+
+from ringtun import arguments, errors
+from ringtun.control import Wanted
+from ringtun.driver.registration import Refusal
+from ringtun.service.adapters import Adapters, Entry
+from ringtun.service.peer import Peer, peer_of
+from ringtun.service.quota import Quota
+
+__all__ = ["INTERFACE", "ControlServer", "Driver"]
+
+INTERFACE = "org.ringtun.Driver"
+_REQUEST_MAX = 1 << 16  # bytes
+_DESCRIPTORS_MAX = 4
+_SHORTAGE_PAUSE = 0.2
+
+T = TypeVar("T")
+_log = logging.getLogger("ringtun.driver")
+
+
+# ---- what is said --------------------------------------------------------------------------------
+
+
+@dataclass
+class AdapterState:
+    """An adapter as it is now."""
+
+    name: str
+    ifindex: int
+    guid: str | None
+    mtu: int
+    addresses: list[str]
+    up: bool
+    connected: bool
+    persistent: bool
+    owner: int | None
+    group: int | None
+    txqueuelen: int
+    host_drops: int
+    offloads: bool
+    device: str
+
+
+class _Adapter(TypedDict):
+    adapter: AdapterState
+
+
+class _AdapterList(TypedDict):
+    adapters: list[AdapterState]
+
+
+class _Statistics(TypedDict):
+    counters: dict[str, int]
+    discards: dict[str, int]
+
+
+class AdapterExists(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class AdapterNotFound(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class AdapterBusy(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class PermissionDenied(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class Unavailable(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class InvalidArgument(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+class SystemFailure(TypedVarlinkErrorReply, interface=INTERFACE):
+    class Parameters:
+        errno: int
+        message: str
+
+
+_REPLIES: tuple[tuple[type[Exception], type[TypedVarlinkErrorReply]], ...] = (
+    (errors.AdapterExists, AdapterExists),
+    (errors.AdapterNotFound, AdapterNotFound),
+    (errors.AdapterBusy, AdapterBusy),
+    (errors.AdapterPermissionError, PermissionDenied),
+    (errors.DriverUnavailable, Unavailable),
+    (OSError, SystemFailure),
+    (ValueError, InvalidArgument),
+    (TypeError, InvalidArgument),
+)
+
+
+def _reply(error: Exception) -> TypedVarlinkErrorReply:
+    """What a failure is to the other side."""
+    code = getattr(error, "errno", None) or errno.EINVAL
+    message = getattr(error, "strerror", None) or str(error)
+    for kind, reply in _REPLIES:
+        if isinstance(error, kind):
+            return reply(errno=code, message=message)
+    raise error
+
+
+# ---- what is asked -------------------------------------------------------------------------------
+
+
+class Driver(VarlinkInterface, name=INTERFACE):
+    """TUN adapters for programs without rights. What a connection opens it has until it ends."""
+
+    errors = (
+        AdapterBusy,
+        AdapterExists,
+        AdapterNotFound,
+        InvalidArgument,
+        PermissionDenied,
+        SystemFailure,
+        Unavailable,
+    )
+
+    def __init__(self, adapters: Adapters, peer: Peer) -> None:
+        self._adapters = adapters
+        self._peer = peer
+        self._opened: list[Entry] = []
+        self._ended = False
+
+    @varlinkmethod
+    async def CreateAdapter(
+        self,
+        *,
+        name: str,
+        addresses: list[str] | None = None,
+        mtu: int | None = None,
+        guid: str | None = None,
+        up: bool | None = None,
+        exist_ok: bool | None = None,
+        persist: bool | None = None,
+        owner: int | None = None,
+        group: int | None = None,
+        txqueuelen: int | None = None,
+    ) -> _Adapter:
+        """Make an adapter, and open it. It goes with its last handle, unless it is to persist."""
+        return await self._answer(
+            lambda: self._create(
+                name, addresses, mtu, guid, up, exist_ok, persist, owner, group, txqueuelen
+            )
+        )
+
+    async def _create(
+        self,
+        name: str,
+        addresses: list[str] | None,
+        mtu: int | None,
+        guid: str | None,
+        up: bool | None,
+        exist_ok: bool | None,
+        persist: bool | None,
+        owner: int | None,
+        group: int | None,
+        txqueuelen: int | None,
+    ) -> _Adapter:
+        arguments.check_name(name)
+        interfaces = None if addresses is None else arguments.check_addresses(addresses)
+        arguments.check_mtu(mtu, interfaces or ())
+        txqueuelen = 5000 if txqueuelen is None else txqueuelen
+        arguments.check_txqueuelen(txqueuelen)
+        arguments.check_identity(bool(persist), owner, group)
+        wanted = Wanted(
+            name=name,
+            addresses=interfaces,
+            mtu=mtu,
+            guid=arguments.check_guid(guid),
+            up=up is not False,
+            exist_ok=bool(exist_ok),
+            persist=bool(persist),
+            owner=self._owner(bool(persist), owner, group),
+            group=group,
+            txqueuelen=txqueuelen,
+            netns=None,
+        )
+        return await self._hold(await self._adapters.create(self._peer, wanted))
+
+    def _owner(self, persist: bool, owner: int | None, group: int | None) -> int | None:
+        """Who may open a persistent adapter: nobody but the peer, and groups that it is in."""
+        peer = self._peer
+        if peer.uid and (
+            owner not in (None, peer.uid) or (group is not None and group not in peer.groups)
+        ):
+            raise errors.AdapterPermissionError(
+                errno.EPERM, "an adapter of yours persists for you and your groups alone"
+            )
+        return peer.uid if persist and owner is None and group is None else owner
+
+    @varlinkmethod
+    async def OpenAdapter(self, *, name: str) -> _Adapter:
+        """Open an adapter that is there."""
+
+        async def work() -> _Adapter:
+            return await self._hold(await self._adapters.open(self._peer, name))
+
+        return await self._answer(work)
+
+    @varlinkmethod
+    async def CloseAdapter(self, *, name: str) -> None:
+        """Let go what this connection has opened; so does its end."""
+
+        async def work() -> None:
+            for entry in self._opened:
+                if entry.name == name:
+                    self._opened.remove(entry)
+                    return await self._adapters.close(entry)
+            raise errors.AdapterNotFound(errno.EBADF, f"adapter {name} is not open here")
+
+        return await self._answer(work)
+
+    @varlinkmethod
+    async def GetAdapter(self, *, name: str) -> _Adapter:
+        """Look at an adapter."""
+
+        async def work() -> _Adapter:
+            return {"adapter": await self._state(await self._adapters.require(self._peer, name))}
+
+        return await self._answer(work)
+
+    @varlinkmethod
+    async def ListAdapters(self) -> _AdapterList:
+        """The adapters that the caller may open, in the order of their making."""
+
+        async def work() -> _AdapterList:
+            entries = await self._adapters.of(self._peer)
+            return {"adapters": [await self._state(entry) for entry in entries]}
+
+        return await self._answer(work)
+
+    @varlinkmethod
+    async def ConfigureAdapter(
+        self,
+        *,
+        name: str,
+        addresses: list[str] | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        txqueuelen: int | None = None,
+    ) -> None:
+        """Change what is given, and leave the rest; the caller's own adapters."""
+
+        async def work() -> None:
+            interfaces = None if addresses is None else arguments.check_addresses(addresses)
+            if txqueuelen is not None:
+                arguments.check_txqueuelen(txqueuelen)
+            arguments.check_mtu(mtu, ())
+            entry = await self._adapters.require(self._peer, name, manage=True)
+            await self._adapters.in_thread(
+                lambda: entry.opened.configure(
+                    addresses=interfaces, mtu=mtu, up=up, txqueuelen=txqueuelen
+                )
+            )
+
+        return await self._answer(work)
+
+    @varlinkmethod
+    async def DeleteAdapter(self, *, name: str) -> None:
+        """Take an adapter of the caller's own away; a session on it ends."""
+        await self._answer(lambda: self._adapters.delete(self._peer, name))
+
+    @varlinkmethod
+    async def GetStatistics(self, *, name: str) -> _Statistics:
+        """What went through an adapter, over all its sessions."""
+
+        async def work() -> _Statistics:
+            entry = await self._adapters.require(self._peer, name)
+            counters = asdict(await self._adapters.in_thread(entry.opened.statistics))
+            return {"discards": counters.pop("discards"), "counters": counters}
+
+        return await self._answer(work)
+
+    # ---- the rest -------------------------------------------------------------------------------
+
+    async def _hold(self, entry: Entry) -> _Adapter:
+        if self._ended:  # meanwhile
+            await self._adapters.close(entry)
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
+        self._opened.append(entry)
+        return {"adapter": await self._state(entry)}
+
+    async def _state(self, entry: Entry) -> AdapterState:
+        info = await self._adapters.in_thread(entry.opened.info)
+        values = info.as_dict()
+        del values["backend"]
+        return AdapterState(**values, offloads=entry.opened.offloads, device=str(entry.device.path))
+
+    async def _answer(self, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await work()
+        except (OSError, ValueError, TypeError) as error:
+            raise _reply(error) from error
+
+    async def end(self) -> None:
+        """The connection is over: let go what it has opened."""
+        self._ended = True
+        while self._opened:
+            await self._adapters.close(self._opened.pop())
+
+
+class _Protocol(VarlinkInterfaceServerProtocol):
+    """A connection, which tells of its end, and takes no request without one."""
+
+    def __init__(self, registry: VarlinkInterfaceRegistry, ended: Callable[[], None]) -> None:
+        super().__init__(registry)
+        self._tell = ended
+        self._unfinished = 0
+
+    def message_received(self, data: bytes, fds: Any) -> None:
+        end = data.rfind(b"\0")
+        self._unfinished = len(data) - 1 - end if end >= 0 else self._unfinished + len(data)
+        if self._unfinished > _REQUEST_MAX:
+            self.close()
+            return
+        super().message_received(data, fds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell()
+
+
+class _Transport(VarlinkTransport):
+    MAX_RECV_FDS = _DESCRIPTORS_MAX
+
+
+class ControlServer:
+    """Serves the control socket until `close`; belongs to the running event loop."""
+
+    def __init__(
+        self, adapters: Adapters, listener: socket.socket, quota: Quota, version: str
+    ) -> None:
+        """Takes over ``listener``, a Unix stream socket that listens."""
+        self._adapters = adapters
+        self._quota = quota
+        self._version = version
+        self._socket = listener
+        self._transports: set[VarlinkTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _log.warning("no control connection is taken: %s", error.strerror)
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_SHORTAGE_PAUSE, self._resume)
+            return
+        try:
+            peer = peer_of(connection)
+            self._quota.connect(peer)
+        except (OSError, Refusal) as error:
+            _log.warning("a control connection is refused: %s", error)
+            connection.close()
+            return
+        driver = Driver(self._adapters, peer)
+        registry = VarlinkInterfaceRegistry()
+        registry.register_interface(driver)
+        registry.register_interface(
+            VarlinkServiceInterface("ringtun", "ringtun driver", self._version, "", registry)
+        )
+
+        def ended() -> None:
+            self._quota.disconnect(peer)
+            self._transports.discard(transport)
+            task = asyncio.ensure_future(driver.end())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        transport = _Transport(self._loop, connection, connection, _Protocol(registry, ended))
+        self._transports.add(transport)
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket, self._accept)
+
+    async def close(self) -> None:
+        """End every connection."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for transport in list(self._transports):
+            transport.close()
+            with suppress(Exception):
+                await transport.closed_future
+        if self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,91 @@
+"""A driver service for tests: a process of its own, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Service"]
+
+_PATIENCE = 20.0
+
+
+class Service:
+    """Runs `ringtun driver`; inside the ``with`` block this process's calls find it.
+
+    The block's end ends it, and fails where it complained.
+    """
+
+    def __init__(self, directory: Path, *arguments: str, before: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        self._arguments = arguments
+        self._before = before
+        self._outside = os.environ.get("RINGTUN_RUNTIME_DIRECTORY")
+        self.lines: list[str] = []
+
+    def start(self) -> None:
+        """Start it, and return once it serves."""
+        serves = threading.Event()
+        command = [*self._before, sys.executable, "-W", "error", "-m", "ringtun", "driver"]
+        self.process = subprocess.Popen(
+            [*command, "--runtime-directory", os.fspath(self.directory), *self._arguments],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+        def read() -> None:
+            assert self.process.stderr is not None
+            for line in self.process.stderr:
+                self.lines.append(line.rstrip())
+                if line.startswith("serving"):
+                    serves.set()
+            serves.set()
+
+        self._reader = threading.Thread(target=read)
+        self._reader.start()
+        if not serves.wait(_PATIENCE) or not any(line.startswith("serving") for line in self.lines):
+            self.stop(signal.SIGKILL)
+            raise AssertionError(f"the service does not come up: {self.lines}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it by a signal; returns its exit status."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(_PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        os.environ["RINGTUN_RUNTIME_DIRECTORY"] = os.fspath(self.directory)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._outside is None:
+            del os.environ["RINGTUN_RUNTIME_DIRECTORY"]
+        else:
+            os.environ["RINGTUN_RUNTIME_DIRECTORY"] = self._outside
+        if self.process.poll() is None:
+            status = self.stop()
+            if exc is None:
+                assert status == 0, self.lines
+        elif self._reader.is_alive():
+            self._reader.join()
+        if exc is None:
+            assert not [line for line in self.lines if "Traceback" in line or "Error" in line]
