@@ -38,8 +38,10 @@ class Event:
         """Reset the event; one that is closed is left alone."""
         if self._fd < 0:
             return
-        with contextlib.suppress(BlockingIOError):
+        try:  # noqa: SIM105 - the way of each packet that is waited for
             os.eventfd_read(self._fd)
+        except BlockingIOError:
+            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the event is set, at most ``timeout`` seconds; then reset it.

@@ -252,7 +252,7 @@ class Session(Generic[PacketT]):
         waited = False
         with _Claim(self, "_receiver"):
             while True:
-                if look:
+                if look and self._inline:
                     result = self._device.pump_to_client(budget)
                 self._dry = result == IDLE
                 taken = take()

@@ -15,7 +15,7 @@ enum {
     FIRST_LOOK_NS = 100 * 1000,
     LAST_LOOK_NS = 16 * 1000 * 1000,
     /* A client without the fence may store Tail, miss Alertable, and not signal. Its store is seen
-     * within microseconds, so one more look is enough. */
+     * within microseconds, so one more look is enough. Who knows of space has the fence. */
     ONE_MORE_LOOK_NS = 2 * 1000 * 1000,
     FOREVER = -1,
 };
@@ -75,16 +75,21 @@ static void *run_to_client(void *argument)
 {
     struct engine *e = argument;
     long look_ns = FIRST_LOOK_NS;
+    unsigned moved, budget = BATCH;
+    bool waited = true;
     guard_enter(e);
     for (;;) {
-        unsigned moved;
-        enum engine_result result = engine_step_to_client(e, BATCH, &moved);
+        enum engine_result result = engine_step_to_client(e, budget, &moved);
         if (moved || result == ENGINE_OVER)
             signal_client(e, e->send_event);
         if (result == ENGINE_OVER)
             return NULL;
-        if (moved)
+        if (moved) {
             look_ns = FIRST_LOOK_NS;
+            /* Where packets come one at a time, the next is shown before the look for more. */
+            budget = moved == 1 && waited ? 1 : BATCH;
+        }
+        waited = result != ENGINE_MORE;
         check_torn(e);
         if (result == ENGINE_IDLE)
             wait_for(e, e->host->fd, POLLIN, FOREVER);
@@ -99,7 +104,9 @@ static void wait_for_client(struct engine *e)
     pthread_mutex_lock(&e->to_host_lock);
     bool empty = ring_arm(&e->to_host) == RING_EMPTY;
     pthread_mutex_unlock(&e->to_host_lock);
-    if (empty && wait_for(e, e->receive_event, POLLIN, ONE_MORE_LOOK_NS)) {
+    if (empty && e->to_host_space) {
+        wait_for(e, e->receive_event, POLLIN, FOREVER);
+    } else if (empty && wait_for(e, e->receive_event, POLLIN, ONE_MORE_LOOK_NS)) {
         pthread_mutex_lock(&e->to_host_lock);
         empty = ring_refresh_tail(&e->to_host) == RING_EMPTY;
         pthread_mutex_unlock(&e->to_host_lock);
