@@ -58,6 +58,7 @@ def forwarders() -> list[Forwarder]:
                 ("batch-copied", "copied", "batches, through the other ring"),
                 ("batch-trusted", "trusted", "batches, checksums not verified"),
                 ("batch-thread", "thread", "batches, threads"),
+                ("service", "service", "batches, through two driver services"),
             )
         ),
         Forwarder("gathered", "ringtun, packets gathered", partial(program, "forward_gather")),
@@ -279,6 +280,7 @@ _TCP_TARGETS = {
         Target(1.75, 1.5, figure="cpu", against=("c-offload",), at_most=True),
         Target(1.0, against=_OTHERS),
     ),
+    "service": (Target(0.6, 0.8, against=("batch-inline",)),),
     "gathered": (Target(1.2, 1.5, against=("c-plain",)),),
     **dict.fromkeys(("asyncio-packet", "uvloop-packet"), (Target(1.0, 1.2, against=("c-plain",)),)),
 }
@@ -300,7 +302,7 @@ def rows(seconds: float) -> list[Row]:
 def _row(flow: Flow, forwarder: Forwarder, seconds: float, lacks: str) -> Row:
     udp = flow.udp_size > 0
     targets = _TCP_TARGETS if not udp else _UDP64_TARGETS if flow.udp_size == 64 else {}
-    merging = "batch" in forwarder.name or forwarder.name == "whole"
+    merging = "batch" in forwarder.name or forwarder.name in ("whole", "service")
     baseline = "c-offload" if merging and not udp else "c-plain"
     return Row(
         flow.case,

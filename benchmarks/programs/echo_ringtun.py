@@ -1,14 +1,14 @@
-"""ringtun, a packet at a time: ``echo_ringtun inline|thread NETNS``."""
+"""ringtun, a packet at a time: ``echo_ringtun inline|thread|service NETNS``."""
 
 import sys
 from typing import cast
 
 from benchmarks.programs.answer import answer
-from benchmarks.programs.process import Pump, run, session
+from benchmarks.programs.process import Pump, run, served_session, session
 
 
-def main(pump: Pump, netns: str) -> None:
-    packets = session(netns, pump)
+def main(way: str, netns: str) -> None:
+    packets = served_session(netns) if way == "service" else session(netns, cast(Pump, way))
 
     def serve() -> None:
         for packet in packets:
@@ -20,4 +20,4 @@ def main(pump: Pump, netns: str) -> None:
 
 
 if __name__ == "__main__":
-    main(cast(Pump, sys.argv[1]), *sys.argv[2:])
+    main(*sys.argv[1:])

@@ -1,7 +1,8 @@
-"""ringtun, batch by batch: ``forward_batch inline|thread|copied|trusted|whole NETNS NETNS``.
+"""ringtun, batch by batch: ``forward_batch WAY NETNS NETNS``.
 
-copied: as a list of the batch's views, which goes through the other session's ring. trusted:
-without verifying checksums. whole: packets as large as the kernel has them.
+inline, thread: the pump. copied: as a list of the batch's views, which goes through the other
+session's ring. trusted: without verifying checksums. whole: packets as large as the kernel has
+them. service: the adapters are those of two driver services, one in each namespace.
 """
 
 import sys
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import ringtun
-from benchmarks.programs.process import run, session
+from benchmarks.programs.process import run, served_session, session
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "inline": {},
@@ -31,7 +32,10 @@ def forward_copied(source: ringtun.Session[Any], destination: ringtun.Session[An
 
 
 def main(way: str, left: str, right: str) -> None:
-    a, b = session(left, **OPTIONS[way]), session(right, **OPTIONS[way])
+    if way == "service":
+        a, b = served_session(left), served_session(right)
+    else:
+        a, b = session(left, **OPTIONS[way]), session(right, **OPTIONS[way])
     work = forward_copied if way == "copied" else forward
     run(partial(work, a, b), partial(work, b, a))
 

@@ -7,11 +7,16 @@ import ctypes
 import fcntl
 import importlib
 import os
+import shutil
 import signal
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import ringtun
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("IFF_NO_PI", "IFF_TUN", "NAME", "Pump", "async_session", "end_with_parent", "new_loop"),
-    *("open_tun", "run", "run_loop", "session"),
+    *("open_tun", "run", "run_loop", "served_session", "session"),
 ]
 
 Pump = Literal["inline", "thread"]
@@ -53,6 +58,30 @@ def _adapter(netns: str) -> ringtun.Adapter:
     adapter = ringtun.create_adapter(NAME, netns=netns, mtu=1500)
     _adapters.append(adapter)
     return adapter
+
+
+def served_session(netns: str) -> ringtun.Session[Any]:
+    """A session on a new adapter of a driver service, which is started in the namespace for it."""
+    directory = Path(tempfile.mkdtemp(prefix="ringtun-bench-"))
+    os.environ["RINGTUN_RUNTIME_DIRECTORY"] = str(directory)
+    service = subprocess.Popen(
+        [
+            *("setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{netns}", "--"),
+            *(sys.executable, "-m", "ringtun", "driver"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert service.stderr is not None
+    said = service.stderr.readline()
+    if not said.startswith("serving"):
+        sys.exit(said.strip())
+    threading.Thread(target=service.stderr.read, daemon=True).start()
+    adapter = ringtun.create_adapter(NAME, mtu=1500, backend="service")
+    _adapters.append(adapter)
+    started = adapter.start_session()
+    shutil.rmtree(directory)  # all is connected that will be
+    return started
 
 
 def open_tun(netns: str) -> int:
