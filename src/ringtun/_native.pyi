@@ -248,7 +248,8 @@ class Engine:
 
     It borrows the events, which stay open as long as it lives, and holds the memory. With a
     ``foreign`` client, one of another process, threads have to be started, and only they touch its
-    events: see `guard_install`.
+    events: see `guard_install`. A thread that has moved packets looks for more for ``spin`` seconds
+    before it waits.
     """
 
     def __init__(
@@ -264,6 +265,7 @@ class Engine:
         to_client_space: Space | None = None,
         to_host_space: Space | None = None,
         options: int = 0,
+        spin: float = 0.0,
         foreign: bool = False,
     ) -> None: ...
     def step_to_client(self, budget: int) -> int:

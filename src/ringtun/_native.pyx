@@ -224,6 +224,7 @@ cdef extern from "native/engine.h" nogil:
         ring_space *to_client_space
         ring_space *to_host_space
         uint32_t options
+        uint64_t spin_ns
         bint foreign
 
     struct iovec:
@@ -1183,7 +1184,7 @@ cdef class Engine:
     def __cinit__(self, Host host not None, to_client, to_client_capacity, to_host,
                   to_host_capacity, int send_event, int receive_event, *,
                   to_client_space=None, to_host_space=None, uint32_t options=0,
-                  bint foreign=False):
+                  double spin=0.0, bint foreign=False):
         cdef engine_offer offer
         self.stop_event = -1
         if host.pointer == NULL:
@@ -1206,6 +1207,7 @@ cdef class Engine:
         if self.to_host_space is not None:
             offer.to_host_space = &self.to_host_space.space
         offer.options = options
+        offer.spin_ns = <uint64_t>(max(0.0, spin) * 1e9)
         offer.foreign = foreign
         self.engine = <engine *>calloc(1, sizeof(engine))
         if self.engine == NULL:

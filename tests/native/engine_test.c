@@ -47,8 +47,8 @@ static int new_event(void)
     return event;
 }
 
-static void set_up_rings(struct bed *bed, bool spaces, bool foreign, struct tun_ring *to_client,
-                         struct tun_ring *to_host)
+static void set_up_rings(struct bed *bed, bool spaces, bool foreign, uint64_t spin_ns,
+                         struct tun_ring *to_client, struct tun_ring *to_host)
 {
     memset(bed, 0, sizeof *bed);
     bed->in = link_create(1u << 20);
@@ -75,6 +75,7 @@ static void set_up_rings(struct bed *bed, bool spaces, bool foreign, struct tun_
         .to_client_space = spaces ? &bed->to_client_space : NULL,
         .to_host_space = spaces ? &bed->to_host_space : NULL,
         .foreign = foreign,
+        .spin_ns = spin_ns,
     };
     CHECK(!engine_init(&bed->engine, &bed->near.host, &offer));
     ring_consumer_init(&bed->client_in, bed->to_client, CAPACITY);
@@ -82,10 +83,15 @@ static void set_up_rings(struct bed *bed, bool spaces, bool foreign, struct tun_
     CHECK(!engine_start_threads(&bed->engine, bed->stop_event));
 }
 
+static void set_up_with(struct bed *bed, bool spaces, uint64_t spin_ns)
+{
+    set_up_rings(bed, spaces, false, spin_ns, calloc(1, tun_ring_size(CAPACITY)),
+                 calloc(1, tun_ring_size(CAPACITY)));
+}
+
 static void set_up(struct bed *bed, bool spaces)
 {
-    set_up_rings(bed, spaces, false, calloc(1, tun_ring_size(CAPACITY)),
-                 calloc(1, tun_ring_size(CAPACITY)));
+    set_up_with(bed, spaces, 0);
 }
 
 static void tear_down(struct bed *bed)
@@ -267,6 +273,24 @@ static void test_a_bogus_ring(void)
     printf("ok     a bogus ring\n");
 }
 
+/* An engine that may spin finds the next packet without a wait. */
+static void test_spinning(void)
+{
+    struct bed bed;
+    uint8_t packet[2048];
+    set_up_with(&bed, true, 200 * 1000 * 1000);
+    write_far(&bed, packet, make_packet(packet, 0));
+    wait_event(bed.send_event);
+    const uint64_t woken = engine_wakeups(&bed.engine);
+    for (unsigned number = 1; number < 50; number++) {
+        write_far(&bed, packet, make_packet(packet, number));
+        wait_event(bed.send_event);
+    }
+    CHECK(engine_wakeups(&bed.engine) == woken);
+    tear_down(&bed);
+    printf("ok     spinning\n");
+}
+
 /* ---- foreign clients ------------------------------------------------------------------------- */
 
 static struct tun_ring *share(int *memory)
@@ -281,7 +305,7 @@ static struct tun_ring *share(int *memory)
 static void set_up_foreign(struct bed *bed, bool spaces, int memories[2])
 {
     struct tun_ring *to_client = share(&memories[0]), *to_host = share(&memories[1]);
-    set_up_rings(bed, spaces, true, to_client, to_host);
+    set_up_rings(bed, spaces, true, 0, to_client, to_host);
 }
 
 static void test_a_foreign_echo(void)
@@ -375,6 +399,7 @@ int main(void)
     test_end_in_the_middle();
     test_one_more_look();
     test_a_bogus_ring();
+    test_spinning();
     test_a_foreign_echo();
     test_memory_that_goes(true);
     test_memory_that_goes(false);

@@ -159,10 +159,12 @@ class Handle:
         threads: bool = False,
         to_client_space: Space | None = None,
         to_host_space: Space | None = None,
+        spin: float = 0.0,
         foreign: bool = False,
     ) -> None:
         """Take an offer of rings, and connect the adapter: it returns once packets flow.
 
+        ``threads`` that have moved packets look for more for ``spin`` seconds before they wait.
         ``foreign``: it is another process's, which takes ``threads``.
 
         Raises `Refusal`, and what the host raises; the adapter is as it was then.
@@ -191,6 +193,7 @@ class Handle:
                     to_client_space=to_client_space,
                     to_host_space=to_host_space,
                     options=self._options,
+                    spin=spin,
                     foreign=foreign,
                 )
                 self._engine, self._registration, adapter._owner = engine, registration, self

@@ -77,6 +77,7 @@ def make_engine(
     to_client_space: Space | None = None,
     to_host_space: Space | None = None,
     options: abi.Options = _NO_OPTIONS,
+    spin: float = 0.0,
     foreign: bool = False,
 ) -> Engine:
     """An engine for an accepted offer, run by its own threads or by whoever calls its steps.
@@ -100,6 +101,7 @@ def make_engine(
             to_client_space=to_client_space,
             to_host_space=to_host_space,
             options=options,
+            spin=spin,
             foreign=foreign,
         )
         try:

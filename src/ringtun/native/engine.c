@@ -16,6 +16,7 @@ int engine_init(struct engine *e, struct host *host, const struct engine_offer *
     e->receive_event = offer->receive_event;
     e->to_client_space = offer->to_client_space;
     e->to_host_space = offer->to_host_space;
+    e->spin_ns = offer->spin_ns;
     e->foreign = offer->foreign;
     e->stop_event = -1;
     coalesce_init(&e->coalescer, host->coalesces, !(e->options & ENGINE_TRUSTED), UDP_SEGMENTS);

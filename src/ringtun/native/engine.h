@@ -78,6 +78,7 @@ struct engine {
 
     enum engine_end end; /* written with both locks held */
 
+    uint64_t spin_ns;
     bool foreign;   /* the client is another process, and may do anything: see guard.h */
     bool torn;      /* memory of its rings was not there */
     int stop_event; /* -1: no threads */
@@ -92,6 +93,8 @@ struct engine_offer {
     int send_event, receive_event;
     struct ring_space *to_client_space, *to_host_space;
     uint32_t options; /* ENGINE_WHOLE only with a host that has vnet headers */
+    /* How long a thread that has just moved packets looks for more before it waits; 0: not at all. */
+    uint64_t spin_ns;
     /* The client is another process: its events may block who signals them, and its memory may go. They
      * are touched by the engine's own threads alone, which have to be started; guard_install first. */
     bool foreign;

@@ -65,6 +65,26 @@ static void wait_for_client_room(struct engine *e, long *look_ns)
     event_clear(space->event);
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+typedef enum engine_result step_function(struct engine *e, unsigned budget, unsigned *moved);
+
+/* After a step that left nothing to do: look again for as long as the engine may spin. */
+static enum engine_result spin(struct engine *e, step_function *step, unsigned budget, unsigned *moved)
+{
+    const uint64_t until = now_ns() + e->spin_ns;
+    enum engine_result result;
+    do
+        result = step(e, budget, moved);
+    while (result == ENGINE_IDLE && !*moved && now_ns() < until);
+    return result;
+}
+
 static void check_torn(struct engine *e)
 {
     if (__atomic_load_n(&e->torn, __ATOMIC_RELAXED))
@@ -76,10 +96,12 @@ static void *run_to_client(void *argument)
     struct engine *e = argument;
     long look_ns = FIRST_LOOK_NS;
     unsigned moved, budget = BATCH;
-    bool waited = true;
+    bool waited = true, active = false; /* active: packets moved, and it may spin */
     guard_enter(e);
     for (;;) {
-        enum engine_result result = engine_step_to_client(e, budget, &moved);
+        enum engine_result result = active ? spin(e, engine_step_to_client, budget, &moved)
+                                           : engine_step_to_client(e, budget, &moved);
+        active = moved && e->spin_ns;
         if (moved || result == ENGINE_OVER)
             signal_client(e, e->send_event);
         if (result == ENGINE_OVER)
@@ -91,7 +113,7 @@ static void *run_to_client(void *argument)
         }
         waited = result != ENGINE_MORE;
         check_torn(e);
-        if (result == ENGINE_IDLE)
+        if (result == ENGINE_IDLE && !active)
             wait_for(e, e->host->fd, POLLIN, FOREVER);
         else if (result == ENGINE_BLOCKED)
             wait_for_client_room(e, &look_ns);
@@ -120,16 +142,19 @@ static void wait_for_client(struct engine *e)
 static void *run_to_host(void *argument)
 {
     struct engine *e = argument;
+    bool active = false;
     guard_enter(e);
     for (;;) {
         unsigned moved;
-        enum engine_result result = engine_step_to_host(e, BATCH, &moved);
+        enum engine_result result = active ? spin(e, engine_step_to_host, BATCH, &moved)
+                                           : engine_step_to_host(e, BATCH, &moved);
+        active = moved && e->spin_ns;
         if (e->to_host_space && (result == ENGINE_OVER || engine_client_waits_for_room(e)))
             signal_client(e, e->to_host_space->event);
         if (result == ENGINE_OVER)
             return NULL;
         check_torn(e);
-        if (result == ENGINE_IDLE)
+        if (result == ENGINE_IDLE && !active)
             wait_for_client(e);
         else if (result == ENGINE_BLOCKED)
             wait_for(e, e->host->fd, POLLOUT, FOREVER);

@@ -141,6 +141,7 @@ class Adapters:
                 may_open=entry.may_open,
                 quota=self._quota,
                 executor=self._executor,
+                spin=self._configuration.spin,
             )
         except BaseException:
             entry.opened.let_go()

@@ -54,6 +54,7 @@ class DeviceServer:
         may_open: Callable[[Peer], bool],
         quota: Quota,
         executor: Executor,
+        spin: float,
     ) -> None:
         """Raises ``OSError`` where the socket cannot be made."""
         self.adapter = adapter
@@ -61,6 +62,7 @@ class DeviceServer:
         self.may_open = may_open
         self.quota = quota
         self.executor = executor
+        self.spin = spin
         self.connections: set[_Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._socket = listen(path, socket.SOCK_SEQPACKET, mode, group)
@@ -206,6 +208,7 @@ class _Connection:
                 threads=True,
                 to_client_space=to_client,
                 to_host_space=to_host,
+                spin=server.spin,
                 foreign=True,
             )
         except BaseException:

@@ -24,6 +24,7 @@ from ringtun.service.quota import Limits
 __all__ = ["Configuration", "ConfigurationError", "Grant", "Holders", "StartAdapter", "load"]
 
 ROOT = 0
+_SPIN_MAX = 10_000  # microseconds
 
 
 class ConfigurationError(ValueError):
@@ -73,6 +74,8 @@ class Configuration:
 
     group: int | None = None
     """Whose members reach the sockets; None: the service's own user alone."""
+    spin: float = 0.0
+    """Seconds that a thread which has moved packets looks for more before it waits."""
     limits: Limits = field(default_factory=Limits)
     adapters: tuple[StartAdapter, ...] = ()
     grants: tuple[Grant, ...] = (Grant(None, ("*",)),)
@@ -96,11 +99,12 @@ def load(path: Path) -> Configuration:
 
 
 def _configuration(document: Mapping[str, Any]) -> Configuration:
-    _only("the file", document, {"group", "limits", "adapter", "grant"})
+    _only("the file", document, {"group", "spin_us", "limits", "adapter", "grant"})
     default = Configuration()
     grants = tuple(map(_grant, _tables(document, "grant")))
     return Configuration(
         group=_group(document["group"]) if "group" in document else None,
+        spin=_spin(document.get("spin_us", 0)),
         limits=_limits(document.get("limits", {})),
         adapters=tuple(map(_adapter, _tables(document, "adapter"))),
         grants=grants if "grant" in document else default.grants,
@@ -127,6 +131,14 @@ def _adapter(table: Mapping[str, Any]) -> StartAdapter:
 def _grant(table: Mapping[str, Any]) -> Grant:
     _only("[[grant]]", table, {"users", "groups", "create"})
     return Grant(_holders(table), tuple(_texts(table, "create")))
+
+
+def _spin(microseconds: object) -> float:
+    if isinstance(microseconds, bool) or not isinstance(microseconds, int):
+        raise ValueError(f"spin_us is a number of microseconds, not {microseconds!r}")
+    if not 0 <= microseconds <= _SPIN_MAX:
+        raise ValueError(f"spin_us is from 0 to {_SPIN_MAX}, not {microseconds}")
+    return microseconds / 1e6
 
 
 def _limits(table: Mapping[str, Any]) -> Limits:
