@@ -351,7 +351,10 @@ def test_an_ordinary_user_lacks_a_capability() -> None:
     with Namespace.current() as namespace:
         raised = raised_in_child(lambda: LinuxTun.create("vpn0", namespace=namespace), NOBODY)
     assert raised.startswith("AdapterPermissionError: [Errno 1] no permission to create adapter")
-    assert "no CAP_NET_ADMIN in this network namespace; run as root, or have root make" in raised
+    assert (
+        "no CAP_NET_ADMIN in this network namespace; run as root, or use the driver service"
+        in raised
+    )
 
 
 # persistence and attaching -----------------------------------------------------------------------

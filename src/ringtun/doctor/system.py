@@ -132,7 +132,8 @@ def rights() -> Finding:
         WARNING,
         "This process may not make adapters here, for want of CAP_NET_ADMIN; it may open "
         "persistent ones that belong to its user or group.",
-        f"Run as root, or have root make one: ringtun create NAME --owner {_user()}",
+        "Run as root, or use the driver service (as root: ringtun driver), or have root make one: "
+        f"ringtun create NAME --owner {_user()}",
     )
 
 

@@ -66,7 +66,8 @@ IFREQ_INDEX: Final = struct.Struct("16si20x")
 INT: Final = struct.Struct("i")
 
 CURE: Final = (
-    "run as root, or have root make a persistent adapter for you and open that: "
+    "run as root, or use the driver service (as root: ringtun driver; you join its group ringtun), "
+    "or have root make a persistent adapter for you and open that: "
     "ringtun create NAME --owner USER"
 )
 
