@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -354,6 +355,30 @@ class RingTests:
             assert [bytes(view) for view in batch] == [b"good"]
         with pytest.raises(RingCorrupt):
             ring.consumer.peek_many()
+        ring.close()
+
+    def test_a_wait_ends_with_what_comes_first(self) -> None:
+        ring = Ring(self.core, 64)
+        with Event() as stop:
+            assert not ring.consumer.wait(stop.fileno(), 0.001), "nothing came"
+            stop.signal()
+            assert ring.consumer.wait(stop.fileno())
+            stop.clear()
+            ring.producer.push(b"0123")
+            ring.producer.submit()
+            assert ring.consumer.wait(stop.fileno()), "it is there already"
+            assert ring.consumer.pop() == b"0123"
+            writer = threading.Thread(target=lambda: ring.producer.write(b"4567"))
+            writer.start()
+            assert ring.consumer.wait(stop.fileno(), 10)
+            writer.join()
+            assert ring.consumer.pop() == b"4567"
+            ring.event.clear()
+            assert not ring.consumer.wait(stop.fileno(), 0.001)
+            ring.producer.end()
+            assert ring.consumer.wait(stop.fileno())
+            with pytest.raises(SessionClosed):
+                ring.consumer.pop()
         ring.close()
 
 

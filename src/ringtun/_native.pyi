@@ -149,6 +149,12 @@ class Consumer:
     def arm(self) -> bool:
         """Ask to be woken by the event. True: nothing came meanwhile, so wait now."""
     def disarm(self) -> None: ...
+    def wait(self, stop: int, timeout: float | None = None) -> bool:
+        """Wait by the event, which has to be there, until packets come, or the ring's end, or the
+        descriptor ``stop`` is readable; then clear the event. False: ``timeout`` seconds ran out.
+
+        A signal's handler runs, and may end it by what it raises; else it returns True.
+        """
     def end(self) -> None:
         """Write 0xFFFFFFFF as Head: nothing will be read any more."""
     def close(self) -> None:

@@ -15,7 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno, PyErr_WarnEx
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport PyObject
 from cpython.weakref cimport PyWeakref_GetObject, PyWeakref_NewRef
-from libc.errno cimport EINTR, ETIMEDOUT
+from libc.errno cimport EINTR, ETIMEDOUT, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strerror
@@ -29,6 +29,21 @@ from ringtun.errors import ConcurrencyError, EndReason, RingCorrupt, SessionClos
 
 cdef extern from "fcntl.h" nogil:
     const int F_DUPFD_CLOEXEC
+
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+cdef extern from "poll.h" nogil:
+    const short POLLIN
+
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    int ppoll(pollfd *fds, unsigned long count, const timespec *timeout, const void *mask)
 
 cdef extern from "sys/eventfd.h" nogil:
     const int EFD_CLOEXEC
@@ -820,6 +835,30 @@ cdef class Consumer:
     def disarm(self):
         if not self.closed:
             ring_disarm(&self.ring)
+
+    def wait(self, int stop, timeout=None):
+        cdef pollfd fds[2]
+        cdef timespec limit
+        cdef int ready, error
+        cdef int64_t limit_ns = 0 if timeout is None else <int64_t>(max(0.0, timeout) * 1e9)
+        if not self.arm():
+            self.disarm()
+            return True
+        fds[0].fd = self.event.fileno()
+        fds[1].fd = stop
+        fds[0].events = fds[1].events = POLLIN
+        limit.tv_sec, limit.tv_nsec = limit_ns // 1000000000, limit_ns % 1000000000
+        with nogil:
+            ready = ppoll(fds, 2, NULL if timeout is None else &limit, NULL)
+            error = errno
+        self.disarm()
+        if ready < 0:
+            if error != EINTR:
+                raise OSError(error, strerror(error).decode())
+            PyErr_CheckSignals()
+        if ready > 0 and fds[0].revents:
+            event_clear(fds[0].fd)
+        return ready != 0
 
     def end(self):
         if not self.closed:

@@ -10,6 +10,7 @@ The contracts stand in ``_native.pyi``. What differs: a packet's view shows a pr
 
 from __future__ import annotations
 
+import select
 import threading
 import warnings
 from collections import deque
@@ -301,6 +302,7 @@ class Consumer:
         self, memory: Buffer, capacity: int, event: Event | None = None, space: None = None
     ) -> None:
         self._ring = _Indices(memory, capacity)
+        self._event = event
         self._closed = False
         self._head = self._next = self._tail = self._ring.own_index(_HEAD)
         self._spans: deque[_Span] = deque()
@@ -411,6 +413,17 @@ class Consumer:
 
     def disarm(self) -> None:
         """Nothing: without a fence it stays alertable."""
+
+    def wait(self, stop: int, timeout: float | None = None) -> bool:
+        if not self.arm():
+            return True
+        assert self._event is not None
+        poll = select.poll()
+        poll.register(self._event.fileno(), select.POLLIN)
+        poll.register(stop, select.POLLIN)
+        ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        self._event.clear()
+        return bool(ready)
 
     def end(self) -> None:
         if not self._closed:

@@ -140,7 +140,6 @@ class Session(Generic[PacketT]):
             **prefixing,
         )
         offer.forget_memory_descriptors()
-        self._receive_poll = _poll(self._stop, self._event)  # inline, the engine itself waits
         self._send_poll = _poll(self._stop, self._space)
         if device.host_fd is not None:
             self._send_poll.register(device.host_fd, select.POLLOUT)
@@ -274,12 +273,9 @@ class Session(Generic[PacketT]):
                     if waited:
                         self._event.clear()  # it may have been set for what was there before
                     result, look, waited = self._wait_for_host(deadline, budget), False, True
-                elif self._consumer.arm():
-                    try:
-                        self._wait(self._receive_poll, deadline, "no packet came")
-                    finally:
-                        self._consumer.disarm()
-                    self._event.clear()
+                else:
+                    self._consumer.wait(self._stop.fileno(), _left(deadline, "no packet came"))
+                    self._check_running()
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -481,30 +477,20 @@ class Session(Generic[PacketT]):
 
     def _wait_for_host(self, deadline: float | None, budget: int) -> int | None:
         """Wait for the host, the end, or the deadline, and move what the host has into the ring."""
-        timeout = None
-        if deadline is not None:
-            timeout = min(deadline - time.monotonic(), _LONGEST_WAIT)
-            if timeout <= 0:
-                raise TimeoutError("no packet came in time")
+        timeout = _left(deadline, "no packet came")
         result = self._device.wait_to_client(budget, self._stop.fileno(), timeout)
         self._check_running()
         return result
 
     def _wait(self, poll: select.poll, deadline: float | None, what: str) -> None:
         """Wait for the work, the end, or the deadline."""
-        if deadline is None:
-            timeout = None
-        else:
-            timeout = min(deadline - time.monotonic(), _LONGEST_WAIT) * 1000
-            if timeout <= 0:
-                raise TimeoutError(f"{what} in time")
-        poll.poll(timeout)
+        left = _left(deadline, what)
+        poll.poll(None if left is None else left * 1000)
         self._check_running()
 
     def _pause(self, deadline: float | None) -> None:
         """Where nothing tells of what is awaited: until a little later, or the end."""
-        if deadline is not None and time.monotonic() >= deadline:
-            raise TimeoutError("no packet came in time")
+        _left(deadline, "no packet came")
         _poll(self._stop, None).poll(ROOM_LOOK * 1000)
         self._check_running()
 
@@ -774,6 +760,16 @@ def _deadline(timeout: float | None) -> float | None:
     if timeout != timeout:
         raise ValueError("timeout is a number of seconds, or None, not nan")
     return time.monotonic() + timeout
+
+
+def _left(deadline: float | None, what: str) -> float | None:
+    """Seconds to wait for now. Raises ``TimeoutError`` where the deadline has come."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"{what} in time")
+    return min(left, _LONGEST_WAIT)
 
 
 _sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
