@@ -83,6 +83,8 @@ def test_no_command_loads_what_is_slow_before_it_is_called() -> None:
         "doctor more",
         "completion",
         "completion tcsh",
+        "driver more",
+        "driver status more",
     ],
 )
 def test_a_wrong_command_line_exits_2(line: str) -> None:
@@ -448,6 +450,7 @@ def test_bash_completes_commands_options_and_shells(path: dict[str, str]) -> Non
     assert completed(path, "ringtun", "de") == {"delete", "demo"}
     assert completed(path, "ringtun", "delete", "--m") == {"--missing-ok"}
     assert completed(path, "ringtun", "completion", "z") == {"zsh"}
+    assert completed(path, "ringtun", "driver", "s") == {"status"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

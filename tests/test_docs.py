@@ -32,6 +32,7 @@ from ringtun import testing
 from ringtun.cli import main, show
 from ringtun.cli.echo_reply import Ignored
 from ringtun.control import backend_as_default
+from ringtun.control.service import ServiceStatus
 from ringtun.demo.report import DatagramStream, Report, RoundTrips, Transfer
 from ringtun.doctor import Finding
 from ringtun.host.offload import Offload
@@ -232,7 +233,7 @@ def fields_in(page: str, table: str) -> list[str]:
     "record",
     [
         *(ringtun.AdapterInfo, Finding, Ignored, RoundTrips, Transfer, DatagramStream, Report),
-        *(ringtun.Statistics, ringtun.Discards, Offload),
+        *(ringtun.Statistics, ringtun.Discards, Offload, ServiceStatus),
     ],
 )
 def test_the_fields_of_a_record(record: type[Any]) -> None:

@@ -46,7 +46,8 @@ class AdapterInfo:
     """Packets that the host dropped since the adapter was made: the queue was full, or nobody
     connected."""
     backend: str
-    """Whose it is: "embedded" for the kernel's, "memory" for this process's own."""
+    """Whose it is: "embedded" for the kernel's, "service" for the driver service's, "memory" for
+    this process's own."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; the names are promised."""

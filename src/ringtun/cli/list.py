@@ -11,8 +11,6 @@ from ringtun.cli import options, printable, words
 
 __all__ = ["list"]
 
-HEADING = ("NAME", "STATE", "ADDRESSES", "MTU", "OPEN TO", "QUEUE", "DROPPED")
-
 
 @click.command()
 @options.netns
@@ -26,18 +24,4 @@ def list(netns: str | None, as_json: bool) -> None:
         where = "this network namespace" if netns is None else f"network namespace {netns}"
         click.echo(f"there is no TUN adapter in {printable(where)}", err=True)
     else:
-        heading, *rows = words.table(HEADING, map(_row, adapters))
-        click.secho(heading, bold=True)
-        click.echo("\n".join(rows))
-
-
-def _row(info: ringtun.AdapterInfo) -> tuple[str | tuple[str, ...], ...]:
-    return (
-        printable(info.name),
-        words.state(info),
-        tuple(map(str, info.addresses)) or "-",
-        str(info.mtu),
-        words.holders(info),
-        f"{info.txqueuelen:,}",
-        f"{info.host_drops:,}",
-    )
+        words.show_adapters(adapters)

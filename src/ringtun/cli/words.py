@@ -9,13 +9,17 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+import click
+
 from ringtun.cli import printable
 
 if TYPE_CHECKING:
     from ringtun import AdapterInfo
     from ringtun.host.offload import Offload
 
-__all__ = ["addresses", "holders", "offload", "state", "table"]
+__all__ = ["addresses", "holders", "offload", "show_adapters", "state", "table"]
+
+HEADING = ("NAME", "STATE", "ADDRESSES", "MTU", "OPEN TO", "QUEUE", "DROPPED")
 
 
 def state(info: AdapterInfo) -> str:
@@ -76,3 +80,22 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str | Sequence[str]]])
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+
+
+def show_adapters(adapters: Iterable[AdapterInfo]) -> None:
+    """Print a line for each."""
+    heading, *rows = table(HEADING, map(_row, adapters))
+    click.secho(heading, bold=True)
+    click.echo("\n".join(rows))
+
+
+def _row(info: AdapterInfo) -> tuple[str | tuple[str, ...], ...]:
+    return (
+        printable(info.name),
+        state(info),
+        tuple(map(str, info.addresses)) or "-",
+        str(info.mtu),
+        holders(info),
+        f"{info.txqueuelen:,}",
+        f"{info.host_drops:,}",
+    )

@@ -14,6 +14,7 @@ import socket
 import threading
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ServiceAdapter",
+    "ServiceStatus",
     "create_adapter",
     "delete_adapter",
     "lets_in",
     "list_adapters",
     "open_adapter",
     "runtime_directory",
+    "status",
 ]
 
 _INTERFACE = "org.ringtun.Driver"
 _PATIENCE = 60.0  # seconds for an answer: it may wait for the kernel, and for others
+_STATUS_PATIENCE = 5.0
 
 _ERRORS: dict[str, type[Exception]] = {
     "AdapterExists": errors.AdapterExists,
@@ -67,16 +71,21 @@ def lets_in() -> bool:
 class _Connection:
     """A connection to the control socket; calls may come from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str | None = None, patience: float = _PATIENCE) -> None:
         """Raises `errors.DriverUnavailable`, `errors.AdapterPermissionError`."""
         self._lock = threading.Lock()
         self._unread = b""
-        self._socket = _connect()
+        self.path = os.path.join(directory or runtime_directory(), "control")
+        self._socket = _connect(self.path, patience)
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Raises what the service answers, and `errors.DriverUnavailable` where it does not."""
+        """Raises what the service answers, and `errors.DriverUnavailable` where it does not.
+
+        A method without dots is of the driver's own interface.
+        """
         given = {name: value for name, value in parameters.items() if value is not None}
-        request = json.dumps({"method": f"{_INTERFACE}.{method}", "parameters": given})
+        method = method if "." in method else f"{_INTERFACE}.{method}"
+        request = json.dumps({"method": method, "parameters": given})
         with self._lock:
             try:
                 self._socket.sendall(request.encode() + b"\0")
@@ -110,11 +119,10 @@ class _Connection:
         self._socket.close()
 
 
-def _connect() -> socket.socket:
-    path = os.path.join(runtime_directory(), "control")
+def _connect(path: str, patience: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(patience)
         connection.connect(path)
     except OSError as error:
         connection.close()
@@ -249,6 +257,38 @@ def delete_adapter(name: str, netns: str | None) -> None:
     """See `ringtun.delete_adapter`."""
     _refuse_netns(netns)
     _once("DeleteAdapter", name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service that answers."""
+
+    socket: str
+    """The path of its control socket."""
+    version: str
+    """Of ringtun, there."""
+    adapters: list[AdapterInfo]
+    """Those that this process may open."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; the names are promised."""
+        adapters = [info.as_dict() for info in self.adapters]
+        return {"socket": self.socket, "version": self.version, "adapters": adapters}
+
+
+def status(directory: str | None = None) -> ServiceStatus:
+    """Ask the service whose sockets are in ``directory``, by default `runtime_directory`.
+
+    Raises `errors.DriverUnavailable` where none answers, `errors.AdapterPermissionError` where this
+    process may not ask.
+    """
+    connection = _Connection(directory, _STATUS_PATIENCE)
+    try:
+        about = connection.call("org.varlink.service.GetInfo")
+        states = connection.call("ListAdapters")["adapters"]
+    finally:
+        connection.close()
+    return ServiceStatus(connection.path, str(about["version"]), [_info(each) for each in states])
 
 
 def _once(method: str, **parameters: object) -> dict[str, Any]:
