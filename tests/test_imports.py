@@ -38,8 +38,8 @@ MAY_KNOW = {
         *("_native", "abi", "device", "errors", "offload", "ring", "session", "statistics", "step"),
     },
     "service": {
-        *("_native", "abi", "arguments", "control", "driver", "errors", "ring", "statistics"),
-        *("wire",),
+        *("_native", "abi", "arguments", "control", "driver", "errors", "info", "ring"),
+        *("statistics", "wire"),
     },
     "driver": {
         *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),

@@ -85,6 +85,7 @@ async def _serve(
         for wanted in configuration.adapters:
             await adapters.start(wanted)
             _log.info("%s: made by the configuration", wanted.name)
+        await adapters.adopt()
         control = _control(adapters, configuration, directory, quota)
         notify("READY=1", f"STATUS=Serving in {directory}")
         _log.info("serving in %s", directory)

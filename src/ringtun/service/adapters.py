@@ -18,6 +18,7 @@ from typing import TypeVar
 from ringtun.control import Wanted, kernel
 from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.errors import AdapterExists, AdapterNotFound, AdapterPermissionError
+from ringtun.info import AdapterInfo
 from ringtun.service.device import DeviceServer
 from ringtun.service.peer import Peer
 from ringtun.service.policy import Configuration, Holders, StartAdapter
@@ -35,7 +36,7 @@ class Entry:
 
     opened: EmbeddedAdapter
     owner: int | None
-    """The user who made it; None: the service itself, by its configuration."""
+    """The user who made it, or for whom root did; None: it is root's, or of the configuration."""
     holders: Holders
     """Who else may open it."""
     device: DeviceServer = field(init=False)
@@ -90,6 +91,29 @@ class Adapters:
             opened = await self.in_thread(lambda: kernel.create_adapter(made))
             self._add(Entry(opened, None, wanted.holders, kept=True))
 
+    async def adopt(self) -> None:
+        """Take up the persistent adapters of ringtun's that are in this namespace already.
+
+        Whose they are the kernel knows: an earlier service, or `ringtun create`, told it.
+        """
+        async with self._changing:
+            for info in await self.in_thread(lambda: kernel.list_adapters(None)):
+                if info.persistent and info.guid is not None and info.name not in self._entries:
+                    await self._attach(info)
+
+    async def _attach(self, info: AdapterInfo) -> None:
+        try:
+            opened = await self.in_thread(lambda: kernel.open_adapter(info.name, None))
+        except OSError as error:  # held by a program, or gone
+            _log.warning("%s: not taken up: %s", info.name, error.strerror)
+            return
+        self._take_in(opened, info)
+
+    def _take_in(self, opened: EmbeddedAdapter, info: AdapterInfo) -> None:
+        groups = frozenset() if info.group is None else frozenset({info.group})
+        self._add(Entry(opened, info.owner, Holders(groups=groups), kept=True))
+        _log.info("%s: taken up", info.name)
+
     async def create(self, peer: Peer, wanted: Wanted) -> Entry:
         """Make one for ``peer``, or with ``exist_ok`` open its own; a handle more on it."""
         async with self._changing:
@@ -106,7 +130,8 @@ class Adapters:
             opened = await self.in_thread(lambda: kernel.create_adapter(wanted))
             groups = frozenset() if wanted.group is None else frozenset({wanted.group})
             users = frozenset() if wanted.owner is None else frozenset({wanted.owner})
-            entry = Entry(opened, peer.uid, Holders(users, groups), kept=wanted.persist)
+            owner = peer.uid if wanted.owner is None else wanted.owner  # as the kernel keeps it
+            entry = Entry(opened, owner, Holders(users, groups), kept=wanted.persist)
             self._add(entry)
             entry.handles += 1
             _log.info("%s: made for %s", entry.name, peer)

@@ -1,0 +1,155 @@
+"""Persistent adapters over a restart of the driver service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+import ringtun
+from ringtun.host.linux_tun import LinuxTun
+from ringtun.host.namespace import Namespace
+from ringtun.testing.conformance import packet
+from tests.backends import KernelPeer
+from tests.children import NOBODY, as_ordinary_user, raised_in_child
+from tests.services import Service
+from tests.system.sites import SOON
+
+pytestmark = [pytest.mark.kernel, as_ordinary_user]
+
+NAME = "kept0"
+ADDRESSES = ["10.7.0.1/24", "fd07::1/64"]
+OTHER = NOBODY - 1
+
+ends = pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["in-order", "killed"])
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can look into; afterwards no adapter is left."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    (place / "driver.toml").write_text(f"group = {NOBODY}\n")
+    yield place
+    for info in ringtun.list_adapters(backend="embedded"):
+        ringtun.delete_adapter(info.name, backend="embedded", missing_ok=True)
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def service(place: Path) -> Iterator[Service]:
+    with Service(place / "run", "--config", os.fspath(place / "driver.toml")) as service:
+        yield service
+
+
+def as_user(work: Callable[[], object], user: int = NOBODY) -> None:
+    """Do it as an ordinary user, of the group that reaches the sockets."""
+
+    def become() -> object:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(user, user, user)
+        return work()
+
+    assert raised_in_child(become) == ""
+
+
+def make() -> None:
+    ringtun.create_adapter(
+        NAME, addresses=ADDRESSES, mtu=1400, txqueuelen=77, persist=True, backend="service"
+    ).close()
+
+
+def kept() -> ringtun.AdapterInfo:
+    """As the kernel has it."""
+    (info,) = ringtun.list_adapters(backend="embedded")
+    return info
+
+
+def send_one() -> None:
+    with (
+        ringtun.open_adapter(NAME, backend="service") as adapter,
+        adapter.start_session() as session,
+    ):
+        session.send(packet(1))
+
+
+def sends() -> None:
+    """Its owner sends through it, and the kernel gets what was sent."""
+    with closing(KernelPeer(NAME)) as peer:
+        as_user(send_one)
+        assert peer.receive(SOON) == packet(1)
+
+
+def configure() -> None:
+    with ringtun.open_adapter(NAME, backend="service") as adapter:
+        adapter.configure(mtu=1300)
+        assert adapter.info().mtu == 1300
+
+
+def nothing_is_there() -> None:
+    assert ringtun.list_adapters(backend="service") == []
+    with suppress(ringtun.AdapterNotFound):
+        ringtun.open_adapter(NAME, backend="service").close()
+        raise AssertionError("it can be opened")
+
+
+@ends
+def test_it_is_its_owners_as_before(service: Service, end: signal.Signals) -> None:
+    as_user(make)
+    sends()
+    before = kept()
+    assert (before.owner, before.persistent) == (NOBODY, True)
+    service.stop(end)
+    assert kept() == before
+    service.start()
+    assert f"{NAME}: taken up" in service.lines
+    assert kept() == before
+    as_user(nothing_is_there, OTHER)
+    sends()
+    as_user(configure)
+    as_user(lambda: ringtun.delete_adapter(NAME, backend="service"))
+    assert ringtun.list_adapters(backend="embedded") == []
+
+
+def test_what_root_made_for_a_user_is_the_users(service: Service) -> None:
+    ringtun.create_adapter(NAME, persist=True, owner=NOBODY, backend="service").close()
+    as_user(configure)
+    service.stop()
+    service.start()
+    as_user(configure)
+
+
+def test_one_of_a_groups_may_be_opened_by_its_members(service: Service) -> None:
+    ringtun.create_adapter(NAME, persist=True, group=NOBODY, backend="service").close()
+    service.stop()
+    service.start()
+    as_user(send_one, OTHER)
+
+
+def test_others_are_left_alone(service: Service) -> None:
+    """One that ringtun did not make, and one that a program holds: these are not its business."""
+    service.stop()
+    with Namespace.current() as namespace, LinuxTun.create("other0", namespace=namespace) as tun:
+        tun.persist(owner=0)
+    with ringtun.create_adapter("held0", persist=True, backend="embedded"):
+        service.start()
+        assert ringtun.list_adapters(backend="service") == []
+        assert [line for line in service.lines if line.startswith("held0: not taken up: ")]
+    with ringtun.open_adapter("other0", backend="embedded"):
+        pass
+
+
+def test_what_was_there_before_the_service_is_taken_up(service: Service) -> None:
+    service.stop()
+    ringtun.create_adapter(NAME, persist=True, backend="embedded").close()
+    service.start()
+    as_user(nothing_is_there)
+    ringtun.delete_adapter(NAME, backend="service")
+    assert ringtun.list_adapters(backend="embedded") == []
