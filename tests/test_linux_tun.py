@@ -28,6 +28,7 @@ from ringtun.host import linux_tun, netlink
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link
+from ringtun.host.offload import Coalesces
 from ringtun.testing.netns import NAMED_NAMESPACES, NetworkNamespace
 from tests.children import NOBODY, as_ordinary_user, descriptors, raised_in_child
 
@@ -534,6 +535,46 @@ def test_a_failure_while_attaching_leaves_the_device(
         assert netlink.find(namespace, "vpn0") == index
     # socket, index, open, features, interface, check, headers, socket, index, offload
     assert steps == 10
+
+
+@pytest.mark.kernel
+def test_a_queue_that_another_process_joined_is_taken_over(namespace: Namespace) -> None:
+    """As the service manager keeps it: the device never loses its queue."""
+    with persistent("vpn0", namespace) as before:
+        run(before)
+        before.offload(Coalesces.ALL)
+        kept = os.dup(before.fileno())
+    os.set_inheritable(kept, True)
+    with udp_socket(namespace) as sender, LinuxTun.take_over(kept, namespace=namespace) as tun:
+        assert (tun.name, tun.ifindex, tun.persistent) == ("vpn0", before.ifindex, True)
+        assert tun.vnet == before.vnet
+        assert (os.get_inheritable(kept), os.get_blocking(kept)) == (False, False)
+        assert not Link(namespace, tun.ifindex).info().carrier
+        tun.carrier(True)
+        Link(namespace, tun.ifindex).wait_running(5)
+        tun.drain()
+        sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 500)
+        sender.sendto(bytes(1500), ("10.7.0.2", 9))  # what comes is cut: offload is off
+        assert [len(packet) for packet in iter(tun.read_packet, None)] == [528, 528, 528]
+
+
+@pytest.mark.kernel
+def test_what_cannot_be_taken_over_is_closed(namespace: Namespace) -> None:
+    before = descriptors()
+
+    def take_over(fd: int, error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            LinuxTun.take_over(fd, namespace=namespace)
+
+    take_over(os.open("/dev/null", os.O_RDWR), OSError, "this is no queue of a TUN")
+    take_over(os.open("/dev/net/tun", os.O_RDWR), AdapterNotFound, "no adapter of this queue")
+    with LinuxTun.create("vpn0", namespace=namespace) as tun:
+        take_over(os.dup(tun.fileno()), DriverUnavailable, "vpn0 is not persistent")
+    with Namespace.current() as here, persistent("vpn1", here) as tun:
+        take_over(os.dup(tun.fileno()), AdapterNotFound, "vpn1 is not in .*'blue' any more")
+        netlink.delete(here, tun.ifindex)
+        take_over(os.dup(tun.fileno()), AdapterNotFound, "no adapter of this queue")
+    assert descriptors() == before
 
 
 # packets -----------------------------------------------------------------------------------------

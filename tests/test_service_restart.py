@@ -1,12 +1,18 @@
-"""Persistent adapters over a restart of the driver service."""
+"""Persistent adapters over a restart of the driver service, by itself and under a supervisor.
+
+The supervisor is ours, and speaks the service manager's protocol; systemd itself does not run here.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import socket
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,6 +25,7 @@ from ringtun.testing.conformance import packet
 from tests.backends import KernelPeer
 from tests.children import NOBODY, as_ordinary_user, raised_in_child
 from tests.services import Service
+from tests.supervisor import Supervisor
 from tests.system.sites import SOON
 
 pytestmark = [pytest.mark.kernel, as_ordinary_user]
@@ -153,3 +160,135 @@ def test_what_was_there_before_the_service_is_taken_up(service: Service) -> None
     as_user(nothing_is_there)
     ringtun.delete_adapter(NAME, backend="service")
     assert ringtun.list_adapters(backend="embedded") == []
+
+
+# ---- the store ----------------------------------------------------------------------------------
+
+RTMGRP_LINK = 1  # linux/rtnetlink.h
+RTM_NEWLINK = 16
+IFF_UP = 1  # linux/if.h
+NLMSGHDR = struct.Struct("=IHHII")
+IFINFOMSG = struct.Struct("=BBHiII")
+
+
+class LinkNews:
+    """All that the kernel tells of interfaces from now on."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket.bind((0, RTMGRP_LINK))
+
+    def went_down(self, ifindex: int) -> bool:
+        """Whether the interface was gone, or set down, at any time."""
+        return any(
+            index == ifindex and (kind != RTM_NEWLINK or not flags & IFF_UP)
+            for kind, index, flags in self._messages()
+        )
+
+    def _messages(self) -> Iterator[tuple[int, int, int]]:
+        with suppress(BlockingIOError):
+            while True:
+                data = self._socket.recv(1 << 16)
+                while data:
+                    size, kind, *_ = NLMSGHDR.unpack_from(data)
+                    _, _, _, index, flags, _ = IFINFOMSG.unpack_from(data, NLMSGHDR.size)
+                    yield kind, index, flags
+                    data = data[size + 3 & ~3 :]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def supervisor(place: Path) -> Iterator[Supervisor]:
+    """Its service has been started once."""
+    with Supervisor(place / "run", "--config", os.fspath(place / "driver.toml")) as supervisor:
+        supervisor.start()
+        yield supervisor
+
+
+@ends
+def test_the_queue_outlives_the_service(supervisor: Supervisor, end: signal.Signals) -> None:
+    as_user(make)
+    sends()
+    assert supervisor.labels == [f"tun-{NAME}"]
+    for turn in range(1, 3):
+        before = kept()
+        with closing(LinkNews()) as news:
+            supervisor.stop(end)
+            with pytest.raises(ringtun.AdapterBusy):  # somebody holds it
+                ringtun.open_adapter(NAME, backend="embedded")
+            supervisor.start()
+            assert supervisor.lines.count(f"{NAME}: taken over") == turn
+            assert not news.went_down(before.ifindex)
+        assert kept() == before
+        assert supervisor.labels == [f"tun-{NAME}"]
+        sends()
+    as_user(configure)
+    as_user(lambda: ringtun.delete_adapter(NAME, backend="service"))
+    assert supervisor.labels == []
+    assert ringtun.list_adapters(backend="embedded") == []
+
+
+def test_a_session_that_the_service_left_running_is_over(supervisor: Supervisor) -> None:
+    """Its carrier is off again, and what was queued for it is for nobody."""
+    with (
+        ringtun.create_adapter(NAME, addresses=ADDRESSES, persist=True) as adapter,
+        adapter.start_session() as session,
+    ):
+        assert kept().connected
+        supervisor.stop(signal.SIGKILL)
+        with pytest.raises(ringtun.SessionClosed):
+            session.receive(SOON)
+        with closing(KernelPeer(NAME)) as peer:
+            peer.send(packet(1))
+            supervisor.start()
+            assert not kept().connected
+            with (
+                ringtun.open_adapter(NAME) as again,
+                again.start_session() as session,
+            ):
+                peer.send(packet(2))
+                received = session.receive(SOON)
+                while received[0] >> 4 == 6 and received != packet(2):
+                    received = session.receive(SOON)
+                assert received == packet(2)
+
+
+def test_one_that_is_made_persistent_later_is_stored_then(supervisor: Supervisor) -> None:
+    with ringtun.create_adapter(NAME):
+        assert supervisor.labels == []
+        ringtun.create_adapter(NAME, persist=True, exist_ok=True).close()
+        ringtun.create_adapter(NAME, persist=True, exist_ok=True).close()
+        assert supervisor.labels == [f"tun-{NAME}"]
+
+
+def test_a_name_that_no_label_can_have(supervisor: Supervisor) -> None:
+    name = "naïve~"
+    ringtun.create_adapter(name, persist=True).close()
+    supervisor.stop()
+    supervisor.start()
+    assert supervisor.labels == ["tun-na%C3%AFve~"]
+    ringtun.delete_adapter(name, backend="service")
+    assert supervisor.labels == []
+
+
+def test_one_that_is_gone_is_forgotten(supervisor: Supervisor) -> None:
+    ringtun.create_adapter(NAME, persist=True).close()
+    supervisor.stop()
+    ringtun.delete_adapter(NAME, backend="embedded")
+    supervisor.start()
+    assert f"tun-{NAME}: not taken over: there is no adapter of this queue" in supervisor.lines
+    assert supervisor.labels == []
+    ringtun.create_adapter(NAME, persist=True).close()
+    assert supervisor.labels == [f"tun-{NAME}"]
+
+
+def test_who_asks_meanwhile_waits(supervisor: Supervisor) -> None:
+    """The supervisor listens, whether or not the service runs."""
+    supervisor.stop()
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(ringtun.list_adapters, backend="service")
+        supervisor.start()
+        assert asked.result() == []

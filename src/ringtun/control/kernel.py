@@ -19,7 +19,14 @@ from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, all_addresses, delete, find, links
 from ringtun.info import AdapterInfo, alias_of, describe, guid_in
 
-__all__ = ["bring_to", "create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
+__all__ = [
+    "bring_to",
+    "create_adapter",
+    "delete_adapter",
+    "list_adapters",
+    "open_adapter",
+    "take_over",
+]
 
 # How often creating an adapter is begun anew that comes and goes under our feet.
 _ATTEMPTS = 5
@@ -133,6 +140,16 @@ def open_adapter(name: str, netns: str | None) -> EmbeddedAdapter:
                 return EmbeddedAdapter(driver, host)
         host = LinuxHost.attach(name, namespace=namespace)
     return EmbeddedAdapter(_keep(name, host), host)
+
+
+def take_over(fd: int) -> EmbeddedAdapter:
+    """An adapter of this namespace, by its queue that another process joined; owns ``fd``.
+
+    Raises what `LinuxTun.take_over` does.
+    """
+    with _lock, _handing_over(None) as namespace:
+        host = LinuxHost.take_over(fd, namespace=namespace)
+    return EmbeddedAdapter(_keep(host.name, host), host)
 
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:

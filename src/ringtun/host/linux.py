@@ -80,7 +80,15 @@ class LinuxHost:
     @classmethod
     def attach(cls, name: str, *, namespace: Namespace) -> LinuxHost:
         """Take up a persistent interface that is there; it takes over ``namespace``."""
-        tun = LinuxTun.attach(name, namespace=namespace)
+        return cls._of(LinuxTun.attach(name, namespace=namespace))
+
+    @classmethod
+    def take_over(cls, fd: int, *, namespace: Namespace) -> LinuxHost:
+        """The same, by a queue that another process joined: see `LinuxTun.take_over`."""
+        return cls._of(LinuxTun.take_over(fd, namespace=namespace))
+
+    @classmethod
+    def _of(cls, tun: LinuxTun) -> LinuxHost:
         try:
             return cls(tun)
         except BaseException:

@@ -43,6 +43,7 @@ TUNSETOFFLOAD: Final = 0x400454D0
 TUNGETIFF: Final = 0x800454D2
 TUNSETVNETHDRSZ: Final = 0x400454D8
 TUNSETCARRIER: Final = 0x400454E2
+TUNGETDEVNETNS: Final = 0x54E3
 IFF_TUN: Final = 0x0001
 IFF_TAP: Final = 0x0002
 IFF_NO_CARRIER: Final = 0x0040
@@ -145,6 +146,56 @@ class LinuxTun:
 
         return namespace.run(join)
 
+    @classmethod
+    def take_over(cls, fd: int, *, namespace: Namespace) -> LinuxTun:
+        """Own ``fd``, the queue of a persistent device that another process joined.
+
+        As with `attach`, what that one left behind is undone. Where it fails, ``fd`` is closed.
+
+        Raises `AdapterNotFound` where the device is gone, or is not in ``namespace`` any more;
+        `DriverUnavailable` where it is of another kind; and any other ``OSError``.
+        """
+
+        tun = cls(fd, namespace)
+        try:
+            namespace.run(tun._take)
+            tun.offload(Coalesces(0))
+        except BaseException:
+            tun.close()
+            raise
+        return tun
+
+    def _take(self) -> None:
+        """Learn what the queue is of; without a carrier from now on."""
+        os.set_inheritable(self._fd, False)
+        os.set_blocking(self._fd, False)
+        try:
+            name, got = IFREQ_FLAGS.unpack(
+                fcntl.ioctl(self._fd, TUNGETIFF, bytes(IFREQ_FLAGS.size))
+            )
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                raise _not_found("of this queue", errno.ENODEV) from error
+            raise OSError(error.errno, f"this is no queue of a TUN: {error.strerror}") from error
+        self._name = os.fsdecode(name.rstrip(b"\0"))
+        if not self._is_here():
+            raise AdapterNotFound(
+                errno.EXDEV, f"adapter {self._name} is not in {self._namespace} any more"
+            )
+        self._look(got & IFF_VNET_HDR)
+        if not self._persistent:
+            raise DriverUnavailable(errno.EINVAL, f"adapter {self._name} is not persistent")
+        self.carrier(False)
+
+    def _is_here(self) -> bool:
+        """Whether the device is in the calling thread's namespace."""
+        fd = fcntl.ioctl(self._fd, TUNGETDEVNETNS)
+        try:
+            there, here = os.fstat(fd), os.stat("/proc/thread-self/ns/net")
+        finally:
+            os.close(fd)
+        return os.path.samestat(there, here)
+
     def _join(self, name: str, exclusive: int) -> None:
         """Bind the queue to the device, without a carrier; make sure that it is what we want."""
         self._name = name
@@ -158,7 +209,11 @@ class LinuxTun:
             raise _join_error(error, name, bool(exclusive), self._namespace) from error
         if not no_carrier:
             self.carrier(False)
+        self._look(vnet)
 
+    def _look(self, vnet: int) -> None:
+        """Make sure that the device is what we want, with or without headers."""
+        name = self._name
         reply = self._ioctl("look at", TUNGETIFF, bytes(IFREQ_FLAGS.size))
         got_name, got = IFREQ_FLAGS.unpack(reply)
         self._persistent = bool(got & IFF_PERSIST)

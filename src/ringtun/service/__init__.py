@@ -25,7 +25,7 @@ from ringtun.service.control import ControlServer
 from ringtun.service.device import listen
 from ringtun.service.policy import Configuration
 from ringtun.service.quota import Quota
-from ringtun.service.systemd import notify, take_listener
+from ringtun.service.systemd import notify, take_passed
 
 __all__ = ["run"]
 
@@ -78,6 +78,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    passed = take_passed()
     quota = Quota(configuration.limits)
     adapters = Adapters(configuration, devices, quota, executor)
     control: ControlServer | None = None
@@ -85,8 +86,8 @@ async def _serve(
         for wanted in configuration.adapters:
             await adapters.start(wanted)
             _log.info("%s: made by the configuration", wanted.name)
-        await adapters.adopt()
-        control = _control(adapters, configuration, directory, quota)
+        await adapters.adopt(passed.tuns)
+        control = _control(adapters, configuration, directory, quota, passed.listener)
         notify("READY=1", f"STATUS=Serving in {directory}")
         _log.info("serving in %s", directory)
         await stop.wait()
@@ -99,9 +100,12 @@ async def _serve(
 
 
 def _control(
-    adapters: Adapters, configuration: Configuration, directory: Path, quota: Quota
+    adapters: Adapters,
+    configuration: Configuration,
+    directory: Path,
+    quota: Quota,
+    listener: socket.socket | None,
 ) -> ControlServer:
-    listener = take_listener()
     if listener is None:
         mode = 0o600 if configuration.group is None else 0o660
         listener = listen(directory / "control", socket.SOCK_STREAM, mode, configuration.group)

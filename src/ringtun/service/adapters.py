@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from ringtun.service.device import DeviceServer
 from ringtun.service.peer import Peer
 from ringtun.service.policy import Configuration, Holders, StartAdapter
 from ringtun.service.quota import Quota
+from ringtun.service.systemd import forget, store, tun_label
 
 __all__ = ["Adapters", "Entry"]
 
@@ -44,6 +45,8 @@ class Entry:
     """Of clients."""
     kept: bool = False
     """Whether it stays without a handle."""
+    label: str | None = None
+    """Under which the service manager keeps its queue."""
 
     @property
     def name(self) -> str:
@@ -91,15 +94,27 @@ class Adapters:
             opened = await self.in_thread(lambda: kernel.create_adapter(made))
             self._add(Entry(opened, None, wanted.holders, kept=True))
 
-    async def adopt(self) -> None:
+    async def adopt(self, queues: Sequence[tuple[str, int]]) -> None:
         """Take up the persistent adapters of ringtun's that are in this namespace already.
 
-        Whose they are the kernel knows: an earlier service, or `ringtun create`, told it.
+        Whose they are the kernel knows: an earlier service, or `ringtun create`, told it. Of some
+        the service manager kept the ``queues``, under labels; these are this object's to close.
         """
         async with self._changing:
+            for label, fd in queues:
+                await self._take_over(label, fd)
             for info in await self.in_thread(lambda: kernel.list_adapters(None)):
                 if info.persistent and info.guid is not None and info.name not in self._entries:
                     await self._attach(info)
+
+    async def _take_over(self, label: str, fd: int) -> None:
+        try:
+            opened = await self.in_thread(lambda: kernel.take_over(fd))
+        except OSError as error:
+            _log.warning("%s: not taken over: %s", label, error.strerror)
+            forget(label)
+            return
+        await self._take_in(opened, label)
 
     async def _attach(self, info: AdapterInfo) -> None:
         try:
@@ -107,12 +122,21 @@ class Adapters:
         except OSError as error:  # held by a program, or gone
             _log.warning("%s: not taken up: %s", info.name, error.strerror)
             return
-        self._take_in(opened, info)
+        await self._take_in(opened)
 
-    def _take_in(self, opened: EmbeddedAdapter, info: AdapterInfo) -> None:
+    async def _take_in(self, opened: EmbeddedAdapter, label: str | None = None) -> None:
+        info = await self.in_thread(opened.info)
         groups = frozenset() if info.group is None else frozenset({info.group})
-        self._add(Entry(opened, info.owner, Holders(groups=groups), kept=True))
-        _log.info("%s: taken up", info.name)
+        entry = Entry(opened, info.owner, Holders(groups=groups), kept=True, label=label)
+        self._add(entry)
+        self._store(entry)
+        _log.info("%s: taken %s", entry.name, "over" if label else "up")
+
+    def _store(self, entry: Entry) -> None:
+        """Let the queue of a persistent adapter outlive this process, where it can."""
+        label = tun_label(entry.name)
+        if entry.label is None and store(label, entry.opened.host.fileno()):
+            entry.label = label
 
     async def create(self, peer: Peer, wanted: Wanted) -> Entry:
         """Make one for ``peer``, or with ``exist_ok`` open its own; a handle more on it."""
@@ -133,6 +157,8 @@ class Adapters:
             owner = peer.uid if wanted.owner is None else wanted.owner  # as the kernel keeps it
             entry = Entry(opened, owner, Holders(users, groups), kept=wanted.persist)
             self._add(entry)
+            if wanted.persist:
+                self._store(entry)
             entry.handles += 1
             _log.info("%s: made for %s", entry.name, peer)
             return entry
@@ -146,7 +172,9 @@ class Adapters:
             )
         if entry.may_manage(peer):
             await self.in_thread(lambda: kernel.bring_to(entry.opened, wanted))
-            entry.kept |= wanted.persist
+            if wanted.persist:
+                entry.kept = True
+                self._store(entry)
         entry.handles += 1
         return entry
 
@@ -234,6 +262,8 @@ class Adapters:
             return
         del self._entries[entry.name]
         entry.device.close_socket()
+        if entry.label is not None:
+            forget(entry.label)
         await self.in_thread(entry.opened.driver.remove)
         _log.info("%s: removed", entry.name)
 
