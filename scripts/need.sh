@@ -32,6 +32,8 @@ for what in "$@"; do
         command_of iperf3 iperf3
         command_of nmap nmap
         command_of traceroute traceroute
+        command_of strace strace
+        command_of systemd-analyze systemd
         ;;
     fuzz)
         command_of clang clang

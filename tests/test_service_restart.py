@@ -10,6 +10,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,6 +162,41 @@ def test_what_was_there_before_the_service_is_taken_up(service: Service) -> None
     as_user(nothing_is_there)
     ringtun.delete_adapter(NAME, backend="service")
     assert ringtun.list_adapters(backend="embedded") == []
+
+
+# What the unit gives the service: a user of its own, and one capability.
+AS_IN_THE_UNIT = f"""
+    set -e
+    mount --no-mtab -t tmpfs -o mode=755 none $1
+    mknod -m 666 $1/tun c 10 200
+    mount --no-mtab --bind $1/tun /dev/net/tun
+    shift
+    exec setpriv --reuid={OTHER} --regid={NOBODY} --clear-groups --no-new-privs \\
+        --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin \\
+        --ambient-caps=-all,+net_admin -- "$@"
+"""
+
+
+@ends
+def test_it_takes_one_capability(place: Path, end: signal.Signals) -> None:
+    """All of this runs as a user of its own, with CAP_NET_ADMIN and nothing else."""
+    for name in ("run", "nodes"):
+        (place / name).mkdir()
+    os.chown(place / "run", OTHER, NOBODY)
+    before = ("unshare", "--mount", "sh", "-c", AS_IN_THE_UNIT, "sh", os.fspath(place / "nodes"))
+    if subprocess.run([*before, sys.executable, "-c", "import ringtun"]).returncode:
+        pytest.skip("NOT TRIED: no node can be made here, or no other user can run ringtun")
+    configuration = os.fspath(place / "driver.toml")
+    with Service(place / "run", "--config", configuration, before=before) as service:
+        rights = Path(f"/proc/{service.process.pid}/status").read_text()
+        assert "\nCapEff:\t0000000000001000\n" in rights
+        as_user(make)
+        sends()
+        service.stop(end)
+        service.start()
+        sends()
+        as_user(configure)
+        as_user(lambda: ringtun.delete_adapter(NAME, backend="service"))
 
 
 # ---- the store ----------------------------------------------------------------------------------

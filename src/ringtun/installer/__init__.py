@@ -1,0 +1,1 @@
+"""What puts ringtun's driver into a system, and takes it away again."""
