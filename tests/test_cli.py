@@ -450,7 +450,7 @@ def test_bash_completes_commands_options_and_shells(path: dict[str, str]) -> Non
     assert completed(path, "ringtun", "de") == {"delete", "demo"}
     assert completed(path, "ringtun", "delete", "--m") == {"--missing-ok"}
     assert completed(path, "ringtun", "completion", "z") == {"zsh"}
-    assert completed(path, "ringtun", "driver", "s") == {"status"}
+    assert completed(path, "ringtun", "driver", "") == {"install", "status", "uninstall"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ringtun
+from ringtun.installer import systemd
 from ringtun.testing.conformance import packet
 from tests.services import Service
 
@@ -38,18 +39,16 @@ def test_the_service_is_hardened() -> None:
 
 @with_systemd
 def test_systemd_finds_no_fault(tmp_path: Path) -> None:
-    """With a program that is here in ExecStart."""
-    for name in ("ringtun.service", "ringtun.socket"):
-        text = (UNITS / name).read_text()
-        (tmp_path / name).write_text(text.replace("/usr/bin/ringtun driver", sys.executable))
-    names = [str(path) for path in tmp_path.iterdir()]
-    assert analyze("verify", "--man=no", *names) == ""
+    """As installed, with a program that is here."""
+    list(systemd.install(tmp_path, program=sys.executable))
+    units = [str(path) for path in (tmp_path / "etc/systemd/system").iterdir()]
+    assert len(units) == 2
+    assert analyze("verify", "--man=no", *units) == ""
 
 
 @with_systemd
 def test_the_user_can_be_made(tmp_path: Path) -> None:
-    (tmp_path / "etc/sysusers.d").mkdir(parents=True)
-    shutil.copy(UNITS / "ringtun.sysusers", tmp_path / "etc/sysusers.d/ringtun.conf")
+    list(systemd.install(tmp_path))
     done = subprocess.run(["systemd-sysusers", "--root", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search("^ringtun:", (tmp_path / "etc/passwd").read_text(), re.M)

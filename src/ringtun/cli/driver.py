@@ -1,12 +1,14 @@
-"""``ringtun driver``: the driver service, in the foreground; and how it is."""
+"""``ringtun driver``: the driver service, in the foreground; how it is, and in a system."""
 
 from __future__ import annotations
 
+import errno
 import grp
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,3 +109,64 @@ def status(ctx: click.Context, as_json: bool) -> None:
         words.show_adapters(found.adapters)
     else:
         click.echo("It has no adapter that you may open.")
+
+
+_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Below this directory, with nothing run; for packages and images.",
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what it would do, and do nothing.")
+
+
+@driver.command()
+@_root
+@_dry_run
+def install(root: Path | None, dry_run: bool) -> None:
+    """Install the service for systemd: units, its user, an example of a configuration.
+
+    Below --root its program is /usr/bin/ringtun, else this one. A file that is there and is not
+    this command's own is left as it is.
+    """
+    from ringtun.installer import systemd
+
+    managed = _is_managed(root, dry_run)
+    program = systemd.SHIPPED_PROGRAM if root is not None else systemd.program()
+    _tell(
+        systemd.install(root or Path("/"), program=program, managed=managed, dry_run=dry_run),
+        dry_run,
+    )
+    if root is None:
+        click.echo("start it with: systemctl enable --now ringtun.socket ringtun.service")
+        click.echo("let a user use it with: usermod -aG ringtun USER")
+        if not managed:
+            click.echo("systemd does not run here: it makes the user ringtun when it does")
+
+
+@driver.command()
+@_root
+@_dry_run
+def uninstall(root: Path | None, dry_run: bool) -> None:
+    """End the service, and remove what `install` wrote and nobody has changed since."""
+    from ringtun.installer import systemd
+
+    managed = _is_managed(root, dry_run)
+    _tell(systemd.uninstall(root or Path("/"), managed=managed, dry_run=dry_run), dry_run)
+    if root is None:
+        click.echo("the user ringtun stays; remove it with: userdel ringtun")
+
+
+def _is_managed(root: Path | None, dry_run: bool) -> bool:
+    """Whether systemd is to be told. Raises ``PermissionError`` where it takes root."""
+    from ringtun.installer import systemd
+
+    if root is None and not dry_run and os.geteuid() != 0:
+        raise PermissionError(errno.EPERM, "that takes root: run it with sudo, or with --root")
+    return root is None and systemd.runs_here()
+
+
+def _tell(steps: Iterator[str], dry_run: bool) -> None:
+    if dry_run:
+        click.echo("Nothing is done. It would be:")
+    for step in steps:
+        click.echo(printable(step))
