@@ -45,7 +45,6 @@ MAY_KNOW = {
         *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),
         *("statistics", "step"),
     },
-    "installer": set(),
     "host": {"_native", "abi", "arguments", "errors", "event", "ring"},
     "control": {"arguments", "device", "driver", "errors", "host", "info", "statistics"},
 }

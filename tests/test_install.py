@@ -51,7 +51,7 @@ def test_without_a_compiler(checkout: Path, tmp_path: Path) -> None:
     assert "ringtun/_native.pyi" in names
     assert "ringtun/native/ringtun.h" in names
     assert "ringtun/service/org.ringtun.Driver.varlink" in names
-    assert "ringtun/installer/units/ringtun.service" in names
+    assert "ringtun/service/units/ringtun.service" in names
 
 
 def test_nothing_is_called_after_the_other_driver(checkout: Path, tmp_path: Path) -> None:

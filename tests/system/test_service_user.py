@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -67,12 +68,12 @@ def as_nobody(program: Callable[[], object]) -> Iterator[int]:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service() -> Iterator[Service]:
     group = grp.getgrgid(NOBODY).gr_name
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)  # a user reaches it
-    with Service(tmp_path / "run", "--group", group) as service:
-        yield service
+    with TemporaryDirectory() as directory:  # those of pytest are root's alone
+        os.chmod(directory, 0o755)
+        with Service(Path(directory, "run"), "--group", group) as service:
+            yield service
 
 
 def test_an_example_runs_without_any_right(service: Service) -> None:

@@ -58,8 +58,8 @@ def driver(
 
 def _run(config: Path | None, directory: Path, group: str | None, quiet: bool) -> None:
     try:
-        from ringtun.service import run
         from ringtun.service.policy import Configuration, load
+        from ringtun.service.serve import run
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"the driver service needs {error.name}: pip install 'ringtun[driver]'"
@@ -128,12 +128,12 @@ def install(root: Path | None, dry_run: bool) -> None:
     Below --root its program is /usr/bin/ringtun, else this one. A file that is there and is not
     this command's own is left as it is.
     """
-    from ringtun.installer import systemd
+    from ringtun.service import installation
 
     managed = _is_managed(root, dry_run)
-    program = systemd.SHIPPED_PROGRAM if root is not None else systemd.program()
+    program = installation.SHIPPED_PROGRAM if root is not None else installation.program()
     _tell(
-        systemd.install(root or Path("/"), program=program, managed=managed, dry_run=dry_run),
+        installation.install(root or Path("/"), program=program, managed=managed, dry_run=dry_run),
         dry_run,
     )
     if root is None:
@@ -148,21 +148,21 @@ def install(root: Path | None, dry_run: bool) -> None:
 @_dry_run
 def uninstall(root: Path | None, dry_run: bool) -> None:
     """End the service, and remove what `install` wrote and nobody has changed since."""
-    from ringtun.installer import systemd
+    from ringtun.service import installation
 
     managed = _is_managed(root, dry_run)
-    _tell(systemd.uninstall(root or Path("/"), managed=managed, dry_run=dry_run), dry_run)
+    _tell(installation.uninstall(root or Path("/"), managed=managed, dry_run=dry_run), dry_run)
     if root is None:
         click.echo("the user ringtun stays; remove it with: userdel ringtun")
 
 
 def _is_managed(root: Path | None, dry_run: bool) -> bool:
     """Whether systemd is to be told. Raises ``PermissionError`` where it takes root."""
-    from ringtun.installer import systemd
+    from ringtun.service import installation
 
     if root is None and not dry_run and os.geteuid() != 0:
         raise PermissionError(errno.EPERM, "that takes root: run it with sudo, or with --root")
-    return root is None and systemd.runs_here()
+    return root is None and installation.runs_here()
 
 
 def _tell(steps: Iterator[str], dry_run: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ringtun
-from ringtun.installer import systemd
+from ringtun.service import installation
 from ringtun.testing.conformance import packet
 from tests.services import Service
 
@@ -40,7 +40,7 @@ def test_the_service_is_hardened() -> None:
 @with_systemd
 def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     """As installed, with a program that is here."""
-    list(systemd.install(tmp_path, program=sys.executable))
+    list(installation.install(tmp_path, program=sys.executable))
     units = [str(path) for path in (tmp_path / "etc/systemd/system").iterdir()]
     assert len(units) == 2
     assert analyze("verify", "--man=no", *units) == ""
@@ -48,7 +48,7 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
 
 @with_systemd
 def test_the_user_can_be_made(tmp_path: Path) -> None:
-    list(systemd.install(tmp_path))
+    list(installation.install(tmp_path))
     done = subprocess.run(["systemd-sysusers", "--root", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search("^ringtun:", (tmp_path / "etc/passwd").read_text(), re.M)

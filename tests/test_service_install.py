@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from ringtun.cli import main
-from ringtun.installer import systemd
+from ringtun.service import installation
 from ringtun.service.policy import Configuration, load
 
 CONFIGURATION = "etc/ringtun/driver.toml"
@@ -34,20 +34,21 @@ def refused(*arguments: str | Path) -> str:
 def tree(root: Path) -> dict[str, bytes]:
     """Every file below, but for the record."""
     files = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name != systemd.RECORD}
+    return {name: path.read_bytes() for name, path in files.items() if name != installation.RECORD}
 
 
 def test_install_and_uninstall(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     assert driver("install", "--root", tmp_path) == [
-        f"written: {tmp_path / name}" for name in systemd.FILES
+        f"written: {tmp_path / name}" for name in installation.FILES
     ]
     assert tree(tmp_path) == {
-        name: (systemd.UNITS / source).read_bytes() for name, source in systemd.FILES.items()
+        name: (installation.UNITS / source).read_bytes()
+        for name, source in installation.FILES.items()
     }
-    assert {(tmp_path / name).stat().st_mode for name in systemd.FILES} == {0o100644}
+    assert {(tmp_path / name).stat().st_mode for name in installation.FILES} == {0o100644}
     assert driver("uninstall", "--root", tmp_path) == [
-        f"removed: {tmp_path / name}" for name in (*systemd.FILES, systemd.RECORD)
+        f"removed: {tmp_path / name}" for name in (*installation.FILES, installation.RECORD)
     ]
     assert list(tmp_path.rglob("*")) == [tmp_path / "etc"], "what was there before stays"
 
@@ -56,13 +57,13 @@ def test_once_more_changes_nothing(tmp_path: Path) -> None:
     driver("install", "--root", tmp_path)
     before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
     assert driver("install", "--root", tmp_path) == [
-        f"is there: {tmp_path / name}" for name in systemd.FILES
+        f"is there: {tmp_path / name}" for name in installation.FILES
     ]
     assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
 
 
 def test_a_later_version_replaces_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    list(systemd.install(tmp_path, program="/opt/old/bin/ringtun"))
+    list(installation.install(tmp_path, program="/opt/old/bin/ringtun"))
     assert "ExecStart=/opt/old/bin/ringtun driver\n" in (tmp_path / SERVICE).read_text()
     assert f"replaced: {tmp_path / SERVICE}" in driver("install", "--root", tmp_path)
     assert "ExecStart=/usr/bin/ringtun driver\n" in (tmp_path / SERVICE).read_text()
@@ -97,7 +98,7 @@ def test_what_was_there_before_is_not_its_own(tmp_path: Path, there: str) -> Non
     elif there == "a directory":
         path.mkdir()
     else:
-        same = (systemd.UNITS / "driver.toml").read_text()
+        same = (installation.UNITS / "driver.toml").read_text()
         path.write_text(same if there == "the same" else "group = 7\n")
     before = os.lstat(path)
     driver("install", "--root", tmp_path)
@@ -147,12 +148,12 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_systemd_takes_them_up(tmp_path: Path, told: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    said = list(systemd.install(root, managed=True))
+    said = list(installation.install(root, managed=True))
     commands = [f"systemd-sysusers {root}/etc/sysusers.d/ringtun.conf", "systemctl daemon-reload"]
     assert told.read_text().splitlines() == commands
     assert said[-2:] == [f"run: {command}" for command in commands]
     told.unlink()
-    said = list(systemd.uninstall(root, managed=True))
+    said = list(installation.uninstall(root, managed=True))
     commands = [
         "systemctl disable --now ringtun.socket ringtun.service",
         "systemctl daemon-reload",
@@ -165,7 +166,7 @@ def test_systemd_takes_them_up(tmp_path: Path, told: Path) -> None:
 def test_systemd_refuses(tmp_path: Path, told: Path) -> None:
     told.with_name("told.fail").touch()
     with pytest.raises(OSError, match="^systemd-sysusers .* failed: "):
-        list(systemd.install(tmp_path, managed=True))
+        list(installation.install(tmp_path, managed=True))
 
 
 def test_nothing_is_run_below_a_root(tmp_path: Path, told: Path) -> None:
@@ -189,38 +190,38 @@ def with_program(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_program_is_this_interpreters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = with_program(tmp_path / "venv", monkeypatch)
-    monkeypatch.setattr(systemd, "_HIDDEN", ())
-    assert systemd.program() == str(path)
+    monkeypatch.setattr(installation, "_HIDDEN", ())
+    assert installation.program() == str(path)
     path.unlink()
     with pytest.raises(ValueError, match="there is no .*/ringtun: install ringtun with pip"):
-        systemd.program()
+        installation.program()
 
 
 def test_a_program_that_the_service_could_not_see(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_program(tmp_path / "venv", monkeypatch)
-    monkeypatch.setattr(systemd, "_HIDDEN", (str(tmp_path),))
+    monkeypatch.setattr(installation, "_HIDDEN", (str(tmp_path),))
     with pytest.raises(ValueError, match="the service could not see .* in /opt/ringtun say"):
-        systemd.program()
+        installation.program()
 
 
 def test_a_program_that_no_unit_can_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_program(tmp_path / "50% more", monkeypatch)
-    monkeypatch.setattr(systemd, "_HIDDEN", ())
+    monkeypatch.setattr(installation, "_HIDDEN", ())
     with pytest.raises(ValueError, match="a unit cannot name"):
-        systemd.program()
+        installation.program()
 
 
 # ---- the example --------------------------------------------------------------------------------
 
 
 def test_the_example_changes_nothing() -> None:
-    assert load(systemd.UNITS / "driver.toml") == Configuration()
+    assert load(installation.UNITS / "driver.toml") == Configuration()
 
 
 def test_the_example_is_one(tmp_path: Path) -> None:
-    text = re.sub("^#(?! )", "", (systemd.UNITS / "driver.toml").read_text(), flags=re.M)
+    text = re.sub("^#(?! )", "", (installation.UNITS / "driver.toml").read_text(), flags=re.M)
     assert tomllib.loads(text).keys() == {"group", "limits", "adapter", "grant"}
     text = re.sub(r'"(ringtun|alice|vpn|bob)"', "0", text)  # who is not on this machine
     (tmp_path / "driver.toml").write_text(text)

@@ -1,1 +1,0 @@
-"""What puts ringtun's driver into a system, and takes it away again."""
