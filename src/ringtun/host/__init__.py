@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ringtun import _native
     from ringtun.arguments import Interface
     from ringtun.host.netlink import LinkInfo
+    from ringtun.host.watch import Watch
 
 __all__ = ["AdapterHost", "Host"]
 
@@ -83,6 +84,12 @@ class AdapterHost(Host, Protocol):
         Returns once packets reach the new addresses. What fails is undone as far as possible, and
         the error says what was not.
         """
+
+    def watch(self) -> Watch:
+        """News of it, from now on; `unwatch` ends them."""
+
+    def unwatch(self, watch: Watch) -> None:
+        """Close what `watch` gave, before or after the host itself. Idempotent."""
 
     def persist(self, owner: int | None, group: int | None) -> None:
         """Let the interface outlive its queue, for a user id or a group id."""

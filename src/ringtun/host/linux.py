@@ -15,6 +15,7 @@ from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, LinkInfo, delete
 from ringtun.host.offload import Coalesces, probe
+from ringtun.host.watch import LinkWatch, Watch, Watchers
 
 if TYPE_CHECKING:
     from ringtun import _native
@@ -33,6 +34,7 @@ class LinuxHost:
         self._tun = tun
         self.link = Link(tun.namespace, tun.ifindex)
         self._changing = threading.Lock()  # each looks at what is there first
+        self._watchers = Watchers()
         self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
         self.coalesces = Coalesces.ALL if tun.vnet else Coalesces(0)
         self._native: _native.TunHost | None = None  # of the session that runs
@@ -140,6 +142,14 @@ class LinuxHost:
         if (addresses or up) and self.link.info().up:
             self.link.wait_receiving(self.link.addresses(), _READY_TIMEOUT)
 
+    def watch(self) -> Watch:
+        """See `ringtun.host.AdapterHost`."""
+        return self._watchers.add(self.namespace.run(lambda: LinkWatch(self.ifindex)))
+
+    def unwatch(self, watch: Watch) -> None:
+        """See `ringtun.host.AdapterHost`."""
+        self._watchers.close(watch)
+
     def persist(self, owner: int | None, group: int | None) -> None:
         """See `ringtun.host.AdapterHost`."""
         self._tun.persist(owner, group)
@@ -180,6 +190,7 @@ class LinuxHost:
             raise
         if self.link.info().up:
             self.link.wait_running(_READY_TIMEOUT)
+        self._watchers.tell()  # the kernel says nothing of the carrier of one that is down
         return drained
 
     def disconnect(self) -> None:
@@ -191,6 +202,7 @@ class LinuxHost:
             self._tun.carrier(False)
             # Whoever opens a persistent one next may not know of it.
             self._tun.offload(Coalesces(0))
+        self._watchers.tell()  # the kernel does up to a second later
 
     def queue_drops(self) -> int:
         """See `ringtun.host.Host`. The last count where the interface is gone."""

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ringtun.abi import PACKET_MAX_SIZE
 from ringtun.errors import AdapterNotFound
+from ringtun.event import Event
 from ringtun.host.netlink import LinkInfo, TunInfo
 from ringtun.host.queue import Queue
+from ringtun.host.watch import Watch, Watchers
 from ringtun.ring import NATIVE
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class MemoryHost:
             tun=TunInfo(persistent=False, owner=None, group=None),
         )
         self._addresses: tuple[Interface, ...] = ()
+        self._watchers = Watchers()
 
     @property
     def ifindex(self) -> int:
@@ -117,9 +120,18 @@ class MemoryHost:
             self._addresses = tuple(addresses)
         if up is not None:
             self._set_up(up)
+        self._watchers.tell()
 
     def _set_up(self, up: bool) -> None:
         raise NotImplementedError
+
+    def watch(self) -> Watch:
+        """See `ringtun.host.AdapterHost`."""
+        return self._watchers.add(_MemoryWatch(self))
+
+    def unwatch(self, watch: Watch) -> None:
+        """See `ringtun.host.AdapterHost`."""
+        self._watchers.close(watch)
 
     def persist(self, owner: int | None, group: int | None) -> None:
         """See `ringtun.host.AdapterHost`."""
@@ -142,12 +154,14 @@ class MemoryHost:
     def connect(self, offload: bool) -> int:
         """See `ringtun.host.Host`."""
         self._info = replace(self._info, carrier=True)
+        self._watchers.tell()
         return self._incoming.connect()
 
     def disconnect(self) -> None:
         """See `ringtun.host.Host`."""
         self._info = replace(self._info, carrier=False)
         self._incoming.disconnect()
+        self._watchers.tell()
 
     def queue_drops(self) -> int:
         """See `ringtun.host.Host`."""
@@ -183,6 +197,29 @@ class MemoryHost:
     def write_packet(self, packet: bytes) -> None:
         """See `ringtun.host.Host`."""
         raise NotImplementedError
+
+
+class _MemoryWatch:
+    """See `ringtun.host.watch.Watch`."""
+
+    def __init__(self, host: MemoryHost) -> None:
+        self._host = host
+        self._event = Event()
+
+    def fileno(self) -> int:
+        return self._event.fileno()
+
+    def news(self) -> bool:
+        return self._event.wait(0)
+
+    def look(self) -> tuple[LinkInfo, tuple[Interface, ...]]:
+        return self._host.info(), self._host.addresses()
+
+    def nudge(self) -> None:
+        self._event.signal()
+
+    def close(self) -> None:
+        self._event.close()
 
 
 class _NativeMemoryHost(MemoryHost):

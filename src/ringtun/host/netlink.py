@@ -20,7 +20,7 @@ from ringtun.host.changes import Changes, State, bring_to, interface_in
 from ringtun.host.conversation import converse, doing
 from ringtun.host.namespace import Namespace
 
-__all__ = ["Link", "LinkInfo", "TunInfo", "all_addresses", "delete", "find", "links"]
+__all__ = ["Link", "LinkInfo", "TunInfo", "all_addresses", "delete", "find", "link_info", "links"]
 
 T = TypeVar("T")
 
@@ -277,7 +277,7 @@ class Link:
     def _info(self, netlink: Any) -> LinkInfo:
         with doing(f"look at interface {self.ifindex}"):
             (message,) = netlink.link("get", index=self.ifindex)
-            return _link_info(message)
+            return link_info(message)
 
 
 def find(namespace: Namespace, name: str) -> int | None:
@@ -299,7 +299,7 @@ def links(namespace: Namespace) -> tuple[LinkInfo, ...]:
 
     def look(netlink: Any) -> tuple[LinkInfo, ...]:
         with doing("list the interfaces"):
-            return tuple(_link_info(message) for message in netlink.get_links())
+            return tuple(link_info(message) for message in netlink.get_links())
 
     return converse(namespace, look)
 
@@ -330,7 +330,8 @@ def delete(namespace: Namespace, ifindex: int) -> None:
     converse(namespace, remove)
 
 
-def _link_info(message: Any) -> LinkInfo:
+def link_info(message: Any) -> LinkInfo:
+    """The interface in netlink's message."""
     flags = message["flags"]
     counters = message.get_attr("IFLA_STATS64")
     kind = message.get_attr("IFLA_LINKINFO")
