@@ -20,6 +20,7 @@ MAY_KNOW = {
     "errors": set(),
     "packet": set(),
     "event": set(),
+    "events": {"errors", "event", "info"},
     "step": set(),
     "arguments": {"abi"},
     "info": {"arguments", "host"},
@@ -38,15 +39,17 @@ MAY_KNOW = {
         *("_native", "abi", "device", "errors", "offload", "ring", "session", "statistics", "step"),
     },
     "service": {
-        *("_native", "abi", "arguments", "control", "driver", "errors", "info", "ring"),
-        *("statistics", "wire"),
+        *("_native", "abi", "arguments", "control", "driver", "errors", "events", "info"),
+        *("ring", "statistics", "wire"),
     },
     "driver": {
         *("_native", "_twin", "abi", "errors", "event", "host", "mapping", "packet", "ring"),
         *("statistics", "step"),
     },
     "host": {"_native", "abi", "arguments", "errors", "event", "ring"},
-    "control": {"arguments", "device", "driver", "errors", "host", "info", "statistics"},
+    "control": {
+        *("arguments", "device", "driver", "errors", "events", "host", "info", "statistics"),
+    },
 }
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RingtunError,
         SessionClosed,
     )
+    from ringtun.events import AdapterEvent, AdapterEvents, EventKind
     from ringtun.info import AdapterInfo
     from ringtun.offload import GsoType, OffloadPacket
     from ringtun.ring import Batch
@@ -57,6 +58,9 @@ _HOME = {
     "RingCorrupt": "errors",
     "RingtunError": "errors",
     "SessionClosed": "errors",
+    "AdapterEvent": "events",
+    "AdapterEvents": "events",
+    "EventKind": "events",
     "AdapterInfo": "info",
     "GsoType": "offload",
     "OffloadPacket": "offload",
@@ -70,6 +74,8 @@ _HOME = {
 __all__ = [
     "Adapter",
     "AdapterBusy",
+    "AdapterEvent",
+    "AdapterEvents",
     "AdapterExists",
     "AdapterInfo",
     "AdapterNotFound",
@@ -80,6 +86,7 @@ __all__ = [
     "Discards",
     "DriverUnavailable",
     "EndReason",
+    "EventKind",
     "GsoType",
     "OffloadPacket",
     "RegistrationError",

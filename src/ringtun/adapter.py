@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ringtun.arguments import Address, Interface
     from ringtun.device import Device
     from ringtun.device.embedded import Pump
+    from ringtun.events import AdapterEvents
     from ringtun.offload import OffloadPacket
     from ringtun.session import Session
     from ringtun.statistics import Statistics
@@ -159,6 +160,7 @@ class Adapter:
         self._let_go = False
         self._lock = threading.RLock()
         self._sessions: weakref.WeakSet[Session[Any] | AsyncSession[Any]] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[AdapterEvents] = weakref.WeakSet()
         _handles.add(self)
 
     @property
@@ -345,14 +347,31 @@ class Adapter:
         """What went through it, over all sessions since this process made or opened it."""
         return self._check_open().statistics()
 
+    def events(self) -> AdapterEvents:
+        """What happens to the adapter from this call on, whoever does it: an iterator, for
+        ``for`` and for ``async for``.
+
+        Takes no rights. Raises `AdapterNotFound`, `DriverUnavailable`; any other ``OSError`` where
+        a descriptor cannot be had.
+        """
+        from ringtun.events import AdapterEvents
+
+        with self._lock:
+            events = AdapterEvents(self._check_open().events(), self.name)
+            events._adapter = self
+            self._streams.add(events)
+        return events
+
     def close(self) -> None:
-        """Close the handle; its sessions end. A created adapter goes with its last handle, unless
-        it is persistent. Idempotent.
+        """Close the handle; its sessions and events end. A created adapter goes with its last
+        handle, unless it is persistent. Idempotent.
         """
         with self._lock:
             self._closed = True
             for session in list(self._sessions):
                 session._close(EndReason.ADAPTER_CLOSED)
+            for events in list(self._streams):
+                events.close()
             if not self._let_go:
                 self._let_go = True
                 self._opened.let_go()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ringtun.arguments import Interface
     from ringtun.device import Device
     from ringtun.device.embedded import Pump
+    from ringtun.events import EventSource
     from ringtun.host import AdapterHost
     from ringtun.info import AdapterInfo
     from ringtun.statistics import Statistics
@@ -76,6 +77,9 @@ class OpenAdapter(Protocol):
 
     def statistics(self) -> Statistics:
         """Over all sessions."""
+
+    def events(self) -> EventSource:
+        """What happens to it from now on, whoever else has it open; `AdapterEvents` owns it."""
 
     def let_go(self) -> None:
         """Close it; once."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from ringtun.control import check_change
 from ringtun.device.embedded import EmbeddedDevice, Pump
+from ringtun.errors import AdapterNotFound
+from ringtun.events import AdapterEvent, EventKind, differences
 from ringtun.info import AdapterInfo, describe
 from ringtun.statistics import Statistics
 
@@ -68,6 +70,10 @@ class EmbeddedAdapter:
         """See `ringtun.control.OpenAdapter`."""
         return self.driver.statistics()
 
+    def events(self) -> HostEvents:
+        """See `ringtun.control.OpenAdapter`."""
+        return HostEvents(self.host)
+
     def let_go(self) -> None:
         """See `ringtun.control.OpenAdapter`."""
         self.driver.let_go()
@@ -75,3 +81,48 @@ class EmbeddedAdapter:
     def abandon(self) -> None:
         """See `ringtun.control.OpenAdapter`."""
         self.host.abandon()
+
+
+class HostEvents:
+    """See `ringtun.events.EventSource`: two looks at a host, and what differs."""
+
+    def __init__(self, host: AdapterHost) -> None:
+        self._host = host
+        self._watch = host.watch()
+        try:
+            self._before = self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def before(self) -> AdapterInfo:
+        """The adapter at the last look."""
+        return self._before
+
+    def fileno(self) -> int:
+        """See `ringtun.events.EventSource`."""
+        return self._watch.fileno()
+
+    def read(self) -> list[AdapterEvent]:
+        """See `ringtun.events.EventSource`."""
+        if not self._watch.news():
+            return []
+        try:
+            now = self._look()
+        except AdapterNotFound:
+            return [AdapterEvent(EventKind.REMOVED, None)]
+        events = differences(self._before, now)
+        self._before = now
+        return events
+
+    def _look(self) -> AdapterInfo:
+        return describe(*self._watch.look(), self._host.backend)
+
+    def close(self) -> None:
+        """See `ringtun.events.EventSource`."""
+        self._host.unwatch(self._watch)
+
+    def abandon(self) -> None:
+        """See `ringtun.events.EventSource`."""
+        self._watch.close()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ringtun import errors
 from ringtun.control import Wanted
+from ringtun.events import AdapterEvent, EventKind
 from ringtun.info import AdapterInfo
 from ringtun.statistics import Discards, Statistics
 
@@ -85,35 +86,52 @@ class _Connection:
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         method = method if "." in method else f"{_INTERFACE}.{method}"
-        request = json.dumps({"method": method, "parameters": given})
+        return self._ask({"method": method, "parameters": given})
+
+    def monitor(self, name: str) -> dict[str, Any]:
+        """The first of many answers; `further` has the others. Raises what `call` does."""
+        parameters = {"name": name}
+        return self._ask(
+            {"method": f"{_INTERFACE}.Monitor", "parameters": parameters, "more": True}
+        )
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             try:
-                self._socket.sendall(request.encode() + b"\0")
-                answer = json.loads(self._line())
+                self._socket.sendall(json.dumps(request).encode() + b"\0")
+                while b"\0" not in self._unread:
+                    self._read()
+                line, _, self._unread = self._unread.partition(b"\0")
+                answer = json.loads(line)
             except (OSError, ValueError) as error:
                 self.close()
-                why = getattr(error, "strerror", None) or str(error)
-                raise errors.DriverUnavailable(
-                    errno.EPIPE,
-                    f"the driver service does not answer: {why}; see whether it runs: "
-                    "ringtun driver status",
-                ) from error
+                raise _unavailable(error) from error
             except BaseException:  # what comes now is the answer to this, and to nothing else
                 self.close()
                 raise
-        values: dict[str, Any] = answer.get("parameters") or {}
-        if "error" in answer:
-            raise _error(answer["error"], values)
-        return values
+        return _values(answer)
 
-    def _line(self) -> bytes:
-        while b"\0" not in self._unread:
-            more = self._socket.recv(1 << 16)
-            if not more:
-                raise BrokenPipeError(errno.EPIPE, "it has closed the connection")
-            self._unread += more
-        line, _, self._unread = self._unread.partition(b"\0")
-        return line
+    def further(self) -> list[dict[str, Any]]:
+        """The answers that are there. Never waits. Raises what `call` does."""
+        try:
+            self._socket.setblocking(False)
+            with suppress(BlockingIOError):
+                self._read()
+            *lines, self._unread = self._unread.split(b"\0")
+            answers = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise _unavailable(error) from error
+        return [_values(answer) for answer in answers]
+
+    def _read(self) -> None:
+        more = self._socket.recv(1 << 16)
+        if not more:
+            raise BrokenPipeError(errno.EPIPE, "it has closed the connection")
+        self._unread += more
+
+    def fileno(self) -> int:
+        """Readable when the service has said something."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -141,6 +159,21 @@ def _connect(path: str, patience: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _unavailable(error: Exception) -> errors.DriverUnavailable:
+    why = getattr(error, "strerror", None) or str(error)
+    return errors.DriverUnavailable(
+        errno.EPIPE,
+        f"the driver service does not answer: {why}; see whether it runs: ringtun driver status",
+    )
+
+
+def _values(answer: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = answer.get("parameters") or {}
+    if "error" in answer:
+        raise _error(answer["error"], values)
+    return values
 
 
 def _error(name: str, values: dict[str, Any]) -> Exception:
@@ -203,6 +236,10 @@ class ServiceAdapter:
         found = self._connection.call("GetStatistics", name=self.name)
         return Statistics(**found["counters"], discards=Discards(**found["discards"]))
 
+    def events(self) -> ServiceEvents:
+        """See `ringtun.control.OpenAdapter`. They have a connection of their own."""
+        return ServiceEvents(self.name)
+
     def let_go(self) -> None:
         """See `ringtun.control.OpenAdapter`. Returns once the service has let it go."""
         with suppress(errors.DriverUnavailable):
@@ -211,6 +248,34 @@ class ServiceAdapter:
 
     def abandon(self) -> None:
         """See `ringtun.control.OpenAdapter`."""
+        self._connection.close()
+
+
+class ServiceEvents:
+    """See `ringtun.events.EventSource`: what the service tells."""
+
+    def __init__(self, name: str) -> None:
+        self._connection = _Connection()
+        try:
+            self._connection.monitor(name)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def fileno(self) -> int:
+        """See `ringtun.events.EventSource`."""
+        return self._connection.fileno()
+
+    def read(self) -> list[AdapterEvent]:
+        """See `ringtun.events.EventSource`."""
+        return [_event(answer) for answer in self._connection.further()]
+
+    def close(self) -> None:
+        """See `ringtun.events.EventSource`."""
+        self._connection.close()
+
+    def abandon(self) -> None:
+        """See `ringtun.events.EventSource`."""
         self._connection.close()
 
 
@@ -325,3 +390,13 @@ def _info(state: dict[str, Any]) -> AdapterInfo:
         addresses=addresses,
         backend="service",
     )
+
+
+def _event(answer: dict[str, Any]) -> AdapterEvent:
+    state = answer.get("adapter")
+    try:
+        return AdapterEvent(EventKind(answer.get("event")), None if state is None else _info(state))
+    except ValueError:  # it ends, and says so
+        raise errors.DriverUnavailable(
+            errno.EPIPE, "the driver service tells no more of this adapter: it ends"
+        ) from None

@@ -7,13 +7,15 @@ The interface is ``org.ringtun.Driver.varlink`` beside this file, as the service
 import asyncio
 import errno
 import logging
+import select
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, TypeVar
 
 from asyncvarlink import (
+    LastResult,
     TypedVarlinkErrorReply,
     VarlinkInterface,
     VarlinkInterfaceRegistry,
@@ -26,6 +28,8 @@ from asyncvarlink.serviceinterface import VarlinkServiceInterface
 from ringtun import arguments, errors
 from ringtun.control import Wanted
 from ringtun.driver.registration import Refusal
+from ringtun.events import AdapterEvents
+from ringtun.info import AdapterInfo
 from ringtun.service.adapters import Adapters, Entry
 from ringtun.service.peer import Peer, peer_of
 from ringtun.service.quota import Quota
@@ -75,6 +79,11 @@ class _AdapterList(TypedDict):
 class _Statistics(TypedDict):
     counters: dict[str, int]
     discards: dict[str, int]
+
+
+class _Change(TypedDict):
+    event: str | None
+    adapter: AdapterState | None
 
 
 class AdapterExists(TypedVarlinkErrorReply, interface=INTERFACE):
@@ -157,10 +166,12 @@ class Driver(VarlinkInterface, name=INTERFACE):
         Unavailable,
     )
 
-    def __init__(self, adapters: Adapters, peer: Peer) -> None:
+    def __init__(self, adapters: Adapters, peer: Peer, connection: socket.socket) -> None:
         self._adapters = adapters
         self._peer = peer
+        self._connection = connection
         self._opened: list[Entry] = []
+        self._end_monitor: Callable[[], None] | None = None
         self._ended = False
 
     @varlinkmethod
@@ -313,6 +324,46 @@ class Driver(VarlinkInterface, name=INTERFACE):
 
         return await self._answer(work)
 
+    @varlinkmethod(delay_generator=False)
+    async def Monitor(self, *, name: str) -> AsyncIterator[_Change]:
+        """What happens to an adapter, told to a call with "more" until it is removed. The first
+        answer has no event, and how the adapter is. What is taken back before it is read is not
+        told of. The connection answers nothing else meanwhile.
+        """
+
+        async def work() -> tuple[Entry, AdapterInfo, AdapterEvents]:
+            entry = await self._adapters.require(self._peer, name)
+            return entry, *await self._adapters.in_thread(lambda: _events(entry))
+
+        entry, info, events = await self._answer(work)
+        loop = asyncio.get_running_loop()
+        hangup = select.epoll()
+
+        def end() -> None:
+            self._end_monitor = None
+            if not hangup.closed:
+                loop.remove_reader(hangup)
+                hangup.close()
+            events.close()
+
+        self._end_monitor = end
+        try:
+            # The library does not look at a connection whose call it answers.
+            hangup.register(self._connection, select.EPOLLRDHUP)
+            loop.add_reader(hangup, end)
+            if self._ended:  # meanwhile
+                end()
+            yield {"event": None, "adapter": _state(entry, info)}
+            async for event in events:
+                if event.info is None:
+                    raise LastResult({"event": event.kind.value, "adapter": None})
+                yield {"event": event.kind.value, "adapter": _state(entry, event.info)}
+            raise LastResult({"event": None, "adapter": None})
+        except OSError as error:
+            raise _reply(error) from error
+        finally:
+            end()
+
     # ---- the rest -------------------------------------------------------------------------------
 
     async def _hold(self, entry: Entry) -> _Adapter:
@@ -323,10 +374,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
         return {"adapter": await self._state(entry)}
 
     async def _state(self, entry: Entry) -> AdapterState:
-        info = await self._adapters.in_thread(entry.opened.info)
-        values = info.as_dict()
-        del values["backend"]
-        return AdapterState(**values, offloads=entry.opened.offloads, device=str(entry.device.path))
+        return _state(entry, await self._adapters.in_thread(entry.opened.info))
 
     async def _answer(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -334,11 +382,30 @@ class Driver(VarlinkInterface, name=INTERFACE):
         except (OSError, ValueError, TypeError) as error:
             raise _reply(error) from error
 
+    @property
+    def monitors(self) -> bool:
+        """Whether it tells the caller of events."""
+        return self._end_monitor is not None
+
     async def end(self) -> None:
         """The connection is over: let go what it has opened."""
         self._ended = True
+        if self._end_monitor is not None:
+            self._end_monitor()
         while self._opened:
             await self._adapters.close(self._opened.pop())
+
+
+def _state(entry: Entry, info: AdapterInfo) -> AdapterState:
+    values = info.as_dict()
+    del values["backend"]
+    return AdapterState(**values, offloads=entry.opened.offloads, device=str(entry.device.path))
+
+
+def _events(entry: Entry) -> tuple[AdapterInfo, AdapterEvents]:
+    """How an adapter is, and what happens to it from then on."""
+    source = entry.opened.events()
+    return source.before, AdapterEvents(source, entry.name)
 
 
 class _Protocol(VarlinkInterfaceServerProtocol):
@@ -400,7 +467,7 @@ class ControlServer:
             _log.warning("a control connection is refused: %s", error)
             connection.close()
             return
-        driver = Driver(self._adapters, peer)
+        driver = Driver(self._adapters, peer, connection)
         registry = VarlinkInterfaceRegistry()
         registry.register_interface(driver)
         registry.register_interface(
@@ -410,6 +477,8 @@ class ControlServer:
         def ended() -> None:
             self._quota.disconnect(peer)
             self._transports.discard(transport)
+            if driver.monitors:
+                transport.abort()  # it may wait for ever for room in the socket
             task = asyncio.ensure_future(driver.end())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

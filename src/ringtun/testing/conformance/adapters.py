@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import gc
+import select
+import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
@@ -16,6 +21,7 @@ from ringtun.control import Backend
 __all__ = ["AdapterConformance"]
 
 V4, MORE_V4, V6 = map(ip_interface, ("10.7.0.1/24", "10.8.0.1/24", "fd07::1/64"))
+SOON = 10.0  # seconds within which what must come has come
 GUID = uuid.UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
 
@@ -273,3 +279,166 @@ class AdapterConformance:
         for call in (adapter.info, adapter.configure, adapter.start_session, adapter.statistics):
             with pytest.raises(ringtun.AdapterNotFound, match="is closed"):
                 call()
+
+    # ---- events ---------------------------------------------------------------------------------
+
+    def test_events_tell_what_happens(self) -> None:
+        with self.create(addresses=[V4], mtu=1400) as adapter, adapter.events() as events:
+            adapter.configure(mtu=1300)
+            assert _next(events, ringtun.EventKind.MTU).mtu == 1300
+            adapter.configure(addresses=[V4, V6])
+            assert set(_next(events, ringtun.EventKind.ADDRESSES).addresses) == {V4, V6}
+            adapter.configure(addresses=[V4])
+            assert _next(events, ringtun.EventKind.ADDRESSES).addresses == (V4,)
+            adapter.configure(up=False)
+            assert not _next(events, ringtun.EventKind.DOWN).up
+            with adapter.start_session():
+                assert _next(events, ringtun.EventKind.CONNECTED).connected, "while it is down"
+            assert not _next(events, ringtun.EventKind.DISCONNECTED).connected
+            adapter.configure(up=True)
+            assert _next(events, ringtun.EventKind.UP).up
+            with adapter.start_session():
+                info = _next(events, ringtun.EventKind.CONNECTED)
+                assert info == replace(adapter.info(), host_drops=info.host_drops)
+            assert _next(events, ringtun.EventKind.DISCONNECTED).up
+            adapter.configure(txqueuelen=7)
+            self.delete()
+            event = events.wait(SOON)
+            assert event == ringtun.AdapterEvent(ringtun.EventKind.REMOVED, None)
+            assert events.wait(SOON) is None
+            assert list(events) == []
+
+    def test_events_begin_with_the_call(self) -> None:
+        with self.create(mtu=1400) as adapter:
+            adapter.configure(mtu=1300)
+            with adapter.events() as events:
+                adapter.configure(mtu=1200)
+                assert _next(events, ringtun.EventKind.MTU).mtu == 1200
+                with pytest.raises(TimeoutError, match="nothing happened to vpn0"):
+                    events.wait(0.01)
+
+    def test_events_of_what_others_do(self) -> None:
+        with self.create() as adapter, adapter.events() as events, self.open() as other:
+            other.configure(mtu=1300)
+            assert _next(events, ringtun.EventKind.MTU).mtu == 1300
+            with other.start_session():
+                assert _next(events, ringtun.EventKind.CONNECTED).connected
+            assert not _next(events, ringtun.EventKind.DISCONNECTED).connected
+
+    def test_events_of_one_adapter_alone(self) -> None:
+        with self.create() as adapter, adapter.events() as events:
+            with self.create("vpn1", addresses=[V4]) as other, other.start_session():
+                other.configure(mtu=1300, up=False)
+            adapter.configure(mtu=1200)
+            assert _next(events, ringtun.EventKind.MTU).mtu == 1200
+
+    def test_each_stream_has_them_all(self) -> None:
+        with self.create() as adapter, adapter.events() as one, adapter.events() as other:
+            adapter.configure(mtu=1300)
+            assert _next(one, ringtun.EventKind.MTU) == _next(other, ringtun.EventKind.MTU)
+            one.close()
+            adapter.configure(mtu=1200)
+            assert _next(other, ringtun.EventKind.MTU).mtu == 1200
+
+    def test_events_are_iterated_over(self) -> None:
+        with self.create() as adapter, adapter.events() as events:
+            kinds = []
+            adapter.configure(up=False)
+            for event in events:
+                kinds.append(event.kind)
+                if event.kind is ringtun.EventKind.DOWN:
+                    self.delete()
+            assert kinds == [ringtun.EventKind.DOWN, ringtun.EventKind.REMOVED]
+
+    def test_events_are_iterated_over_in_a_loop(self) -> None:
+        async def listen(events: ringtun.AdapterEvents) -> list[ringtun.EventKind]:
+            return [event.kind async for event in events]
+
+        async def main() -> list[ringtun.EventKind]:
+            async with adapter.events() as events:
+                task = asyncio.create_task(listen(events))
+                await asyncio.sleep(0)  # it waits now
+                adapter.configure(up=False)
+                await asyncio.to_thread(self.delete)
+                return await asyncio.wait_for(task, SOON)
+
+        with self.create() as adapter:
+            kinds = asyncio.run(main())
+        assert kinds[-1] is ringtun.EventKind.REMOVED
+        assert kinds[:-1] in ([ringtun.EventKind.DOWN], []), "it may be gone before the look"
+
+    @pytest.mark.parametrize("of_the_adapter", [False, True])
+    def test_a_close_ends_the_events(self, of_the_adapter: bool) -> None:
+        with self.create() as adapter:
+            events = adapter.events()
+            ended: list[list[ringtun.AdapterEvent]] = []
+            waiter = threading.Thread(target=lambda: ended.append(list(events)))
+            waiter.start()
+            if of_the_adapter:
+                adapter.close()
+                with pytest.raises(ringtun.AdapterNotFound, match="is closed"):
+                    adapter.events()
+            else:
+                events.close()
+            waiter.join(SOON)
+            assert ended == [[]]
+            assert events.wait() is None
+            with pytest.raises(ValueError, match="closed"):
+                events.fileno()
+            events.close()
+
+    def test_a_close_ends_the_events_in_a_loop(self) -> None:
+        async def main() -> None:
+            events = adapter.events()
+            task = asyncio.ensure_future(anext(events, None))
+            await asyncio.sleep(0)  # it waits now
+            with pytest.raises(ringtun.ConcurrencyError, match="waits for these events"):
+                await anext(events)
+            events.close()
+            assert await asyncio.wait_for(task, SOON) is None
+            async with adapter.events() as events:
+                task = asyncio.ensure_future(anext(events, None))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                adapter.configure(mtu=1300)
+                event = await asyncio.wait_for(anext(events), SOON)
+                assert event.kind is ringtun.EventKind.MTU, "who gives up loses nothing"
+
+        with self.create() as adapter:
+            asyncio.run(main())
+
+    def test_the_events_descriptor(self) -> None:
+        with self.create() as adapter, adapter.events() as events:
+            poll = select.poll()
+            poll.register(events.fileno(), select.POLLIN)
+            with pytest.raises(TimeoutError):
+                events.wait(0)
+            assert poll.poll(0) == []
+            adapter.configure(mtu=1300)
+            assert poll.poll(SOON * 1000)
+            assert _next(events, ringtun.EventKind.MTU).mtu == 1300
+            assert poll.poll(0) == []
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    def test_forgotten_events_say_so(self) -> None:
+        with self.create() as adapter:
+            events = adapter.events()
+            with pytest.warns(ResourceWarning, match="unclosed <AdapterEvents of vpn0>"):
+                del events
+                gc.collect()
+
+    def test_events_of_what_is_gone(self) -> None:
+        with self.create() as adapter:
+            self.delete()
+            with pytest.raises(ringtun.AdapterNotFound):
+                adapter.events()
+
+
+def _next(events: ringtun.AdapterEvents, kind: ringtun.EventKind) -> ringtun.AdapterInfo:
+    """How the adapter was after the next event, which is of this kind."""
+    event = events.wait(SOON)
+    assert event is not None
+    assert event.kind is kind
+    assert event.info is not None
+    return event.info
