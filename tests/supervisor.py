@@ -17,12 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Supervisor"]
+__all__ = ["BECOME", "Supervisor"]
 
 _PATIENCE = 20.0
 
 # Brings the descriptors to 3 and up, and becomes the service.
-_BECOME = """
+BECOME = """
 import fcntl, os, sys
 moved = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 512) for fd in sys.argv[1].split(",")]
 for number, fd in enumerate(moved):
@@ -75,7 +75,7 @@ class Supervisor:
         with self._errors.open("ab") as errors:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", _BECOME, ",".join(str(fd) for _, fd in passed)),
+                    *(sys.executable, "-c", BECOME, ",".join(str(fd) for _, fd in passed)),
                     *(sys.executable, "-W", "error", "-m", "ringtun", "driver"),
                     *("--runtime-directory", os.fspath(self.directory), *self._arguments),
                 ],

@@ -155,6 +155,19 @@ def test_others_are_left_alone(service: Service) -> None:
         pass
 
 
+def test_one_with_a_name_that_none_should_have_is_left_alone(service: Service) -> None:
+    """White space, though the kernel does not know it for such."""
+    name = "a\N{EM SPACE}b"
+    ringtun.create_adapter(NAME, persist=True, backend="service").close()
+    service.stop()
+    for change in (["down"], ["name", name]):
+        subprocess.run(["ip", "link", "set", kept().name, *change], check=True)
+    service.start()
+    assert ringtun.list_adapters(backend="service") == []
+    assert [line for line in service.lines if line.startswith(f"{name}: not taken up: ")]
+    subprocess.run(["ip", "link", "delete", name], check=True)
+
+
 def test_what_was_there_before_the_service_is_taken_up(service: Service) -> None:
     service.stop()
     ringtun.create_adapter(NAME, persist=True, backend="embedded").close()
@@ -257,7 +270,7 @@ def test_the_queue_outlives_the_service(supervisor: Supervisor, end: signal.Sign
             with pytest.raises(ringtun.AdapterBusy):  # somebody holds it
                 ringtun.open_adapter(NAME, backend="embedded")
             supervisor.start()
-            assert supervisor.lines.count(f"{NAME}: taken over") == turn
+            assert supervisor.lines.count(f"{NAME}: taken up, with its queue") == turn
             assert not news.went_down(before.ifindex)
         assert kept() == before
         assert supervisor.labels == [f"tun-{NAME}"]
@@ -316,7 +329,7 @@ def test_one_that_is_gone_is_forgotten(supervisor: Supervisor) -> None:
     supervisor.stop()
     ringtun.delete_adapter(NAME, backend="embedded")
     supervisor.start()
-    assert f"tun-{NAME}: not taken over: there is no adapter of this queue" in supervisor.lines
+    assert f"tun-{NAME}: not taken up: there is no adapter of this queue" in supervisor.lines
     assert supervisor.labels == []
     ringtun.create_adapter(NAME, persist=True).close()
     assert supervisor.labels == [f"tun-{NAME}"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,35 +103,34 @@ class Adapters:
         """
         async with self._changing:
             for label, fd in queues:
-                await self._take_over(label, fd)
+                await self._take_in(label, partial(kernel.take_over, fd), label)
             for info in await self.in_thread(lambda: kernel.list_adapters(None)):
                 if info.persistent and info.guid is not None and info.name not in self._entries:
-                    await self._attach(info)
+                    await self._take_in(info.name, partial(kernel.open_adapter, info.name, None))
 
-    async def _take_over(self, label: str, fd: int) -> None:
+    async def _take_in(
+        self, what: str, find: Callable[[], EmbeddedAdapter], label: str | None = None
+    ) -> None:
+        def look() -> tuple[EmbeddedAdapter, AdapterInfo]:
+            opened = find()
+            try:
+                return opened, opened.info()
+            except BaseException:
+                opened.let_go()
+                raise
+
         try:
-            opened = await self.in_thread(lambda: kernel.take_over(fd))
-        except OSError as error:
-            _log.warning("%s: not taken over: %s", label, error.strerror)
-            forget(label)
+            opened, info = await self.in_thread(look)
+        except (OSError, ValueError) as error:  # a program holds it, or it has gone
+            _log.warning("%s: not taken up: %s", what, getattr(error, "strerror", None) or error)
+            if label is not None:
+                forget(label)
             return
-        await self._take_in(opened, label)
-
-    async def _attach(self, info: AdapterInfo) -> None:
-        try:
-            opened = await self.in_thread(lambda: kernel.open_adapter(info.name, None))
-        except OSError as error:  # held by a program, or gone
-            _log.warning("%s: not taken up: %s", info.name, error.strerror)
-            return
-        await self._take_in(opened)
-
-    async def _take_in(self, opened: EmbeddedAdapter, label: str | None = None) -> None:
-        info = await self.in_thread(opened.info)
         groups = frozenset() if info.group is None else frozenset({info.group})
         entry = Entry(opened, info.owner, Holders(groups=groups), kept=True, label=label)
         self._add(entry)
         self._store(entry)
-        _log.info("%s: taken %s", entry.name, "over" if label else "up")
+        _log.info("%s: taken up%s", entry.name, ", with its queue" if label else "")
 
     def _store(self, entry: Entry) -> None:
         """Let the queue of a persistent adapter outlive this process, where it can."""

@@ -45,7 +45,7 @@ def forget(label: str) -> None:
 
 def tun_label(name: str) -> str:
     """Under which the queue of an adapter is stored: ASCII without colons, whatever the name."""
-    return _TUN + quote(name, safe="")
+    return _TUN + quote(os.fsencode(name), safe="")
 
 
 @dataclass(slots=True)
