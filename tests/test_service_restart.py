@@ -25,16 +25,17 @@ from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.testing.conformance import packet
 from tests.backends import KernelPeer
-from tests.children import NOBODY, as_ordinary_user, raised_in_child
+from tests.children import NOBODY, ONE_USER_ONLY, as_ordinary_user, raised_in_child
 from tests.services import Service
 from tests.supervisor import Supervisor
 from tests.system.sites import SOON
 
-pytestmark = [pytest.mark.kernel, as_ordinary_user]
+pytestmark = pytest.mark.kernel
 
 NAME = "kept0"
 ADDRESSES = ["10.7.0.1/24", "fd07::1/64"]
-OTHER = NOBODY - 1
+# Where this user namespace has one user only, that is the owner.
+OWNER, OTHER = (os.geteuid(), os.geteuid()) if ONE_USER_ONLY else (NOBODY, NOBODY - 1)
 
 ends = pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["in-order", "killed"])
 
@@ -44,7 +45,7 @@ def place() -> Iterator[Path]:
     """A directory that every user can look into; afterwards no adapter is left."""
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
-    (place / "driver.toml").write_text(f"group = {NOBODY}\n")
+    (place / "driver.toml").write_text(f"group = {OWNER}\n")
     yield place
     for info in ringtun.list_adapters(backend="embedded"):
         ringtun.delete_adapter(info.name, backend="embedded", missing_ok=True)
@@ -57,13 +58,14 @@ def service(place: Path) -> Iterator[Service]:
         yield service
 
 
-def as_user(work: Callable[[], object], user: int = NOBODY) -> None:
+def as_user(work: Callable[[], object], user: int = OWNER) -> None:
     """Do it as an ordinary user, of the group that reaches the sockets."""
 
     def become() -> object:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(user, user, user)
+        if not ONE_USER_ONLY:
+            os.setgroups([])
+            os.setresgid(OWNER, OWNER, OWNER)
+            os.setresuid(user, user, user)
         return work()
 
     assert raised_in_child(become) == ""
@@ -109,12 +111,13 @@ def nothing_is_there() -> None:
         raise AssertionError("it can be opened")
 
 
+@as_ordinary_user
 @ends
 def test_it_is_its_owners_as_before(service: Service, end: signal.Signals) -> None:
     as_user(make)
     sends()
     before = kept()
-    assert (before.owner, before.persistent) == (NOBODY, True)
+    assert (before.owner, before.persistent) == (OWNER, True)
     service.stop(end)
     assert kept() == before
     service.start()
@@ -127,16 +130,18 @@ def test_it_is_its_owners_as_before(service: Service, end: signal.Signals) -> No
     assert ringtun.list_adapters(backend="embedded") == []
 
 
+@as_ordinary_user
 def test_what_root_made_for_a_user_is_the_users(service: Service) -> None:
-    ringtun.create_adapter(NAME, persist=True, owner=NOBODY, backend="service").close()
+    ringtun.create_adapter(NAME, persist=True, owner=OWNER, backend="service").close()
     as_user(configure)
     service.stop()
     service.start()
     as_user(configure)
 
 
+@as_ordinary_user
 def test_one_of_a_groups_may_be_opened_by_its_members(service: Service) -> None:
-    ringtun.create_adapter(NAME, persist=True, group=NOBODY, backend="service").close()
+    ringtun.create_adapter(NAME, persist=True, group=OWNER, backend="service").close()
     service.stop()
     service.start()
     as_user(send_one, OTHER)
@@ -168,6 +173,7 @@ def test_one_with_a_name_that_none_should_have_is_left_alone(service: Service) -
     subprocess.run(["ip", "link", "delete", name], check=True)
 
 
+@as_ordinary_user
 def test_what_was_there_before_the_service_is_taken_up(service: Service) -> None:
     service.stop()
     ringtun.create_adapter(NAME, persist=True, backend="embedded").close()
@@ -184,18 +190,19 @@ AS_IN_THE_UNIT = f"""
     mknod -m 666 $1/tun c 10 200
     mount --no-mtab --bind $1/tun /dev/net/tun
     shift
-    exec setpriv --reuid={OTHER} --regid={NOBODY} --clear-groups --no-new-privs \\
+    exec setpriv --reuid={OTHER} --regid={OWNER} --clear-groups --no-new-privs \\
         --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin \\
         --ambient-caps=-all,+net_admin -- "$@"
 """
 
 
+@as_ordinary_user
 @ends
 def test_it_takes_one_capability(place: Path, end: signal.Signals) -> None:
     """All of this runs as a user of its own, with CAP_NET_ADMIN and nothing else."""
     for name in ("run", "nodes"):
         (place / name).mkdir()
-    os.chown(place / "run", OTHER, NOBODY)
+    os.chown(place / "run", OTHER, OWNER)
     before = ("unshare", "--mount", "sh", "-c", AS_IN_THE_UNIT, "sh", os.fspath(place / "nodes"))
     if subprocess.run([*before, sys.executable, "-c", "import ringtun"]).returncode:
         pytest.skip("NOT TRIED: no node can be made here, or no other user can run ringtun")
