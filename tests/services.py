@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,6 +68,19 @@ class Service:
             self._reader.join()
             assert self.process.stderr is not None
             self.process.stderr.close()
+
+    def holdings(self) -> tuple[list[str], int]:
+        """What it has open, and how many mappings of memory that it shares."""
+        process = Path("/proc", str(self.process.pid))
+        opened = []
+        for number in os.listdir(process / "fd"):
+            with suppress(FileNotFoundError):  # closed meanwhile
+                opened.append(os.readlink(process / "fd" / number))
+        return sorted(opened), (process / "maps").read_text().count("/memfd:")
+
+    def threads(self) -> int:
+        """How many it has."""
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
     def __enter__(self) -> Self:
         self.start()
