@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 from asyncvarlink import (
@@ -38,6 +39,7 @@ __all__ = ["INTERFACE", "ControlServer", "Driver"]
 
 INTERFACE = "org.ringtun.Driver"
 _REQUEST_MAX = 1 << 16  # bytes
+_ANSWERS_MAX = 1 << 20  # bytes that were not read
 _DESCRIPTORS_MAX = 4
 _SHORTAGE_PAUSE = 0.2
 
@@ -409,7 +411,7 @@ def _events(entry: Entry) -> tuple[AdapterInfo, AdapterEvents]:
 
 
 class _Protocol(VarlinkInterfaceServerProtocol):
-    """A connection, which tells of its end, and takes no request without one."""
+    """A connection, which tells of its end; it takes one request at a time, and nothing else."""
 
     def __init__(self, registry: VarlinkInterfaceRegistry, ended: Callable[[], None]) -> None:
         super().__init__(registry)
@@ -420,9 +422,21 @@ class _Protocol(VarlinkInterfaceServerProtocol):
         end = data.rfind(b"\0")
         self._unfinished = len(data) - 1 - end if end >= 0 else self._unfinished + len(data)
         if self._unfinished > _REQUEST_MAX:
-            self.close()
+            self._drop()
             return
-        super().message_received(data, fds)
+        try:
+            super().message_received(data, fds)
+        except (ValueError, RecursionError):  # of the JSON: no text, a number too long, too deep
+            self._drop()
+        if end >= 0 and self._transport is not None:
+            self._transport.pause_reading()  # until it is served
+
+    def error_received(self, err: Exception, data: bytes, fds: Any) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -430,7 +444,29 @@ class _Protocol(VarlinkInterfaceServerProtocol):
 
 
 class _Transport(VarlinkTransport):
+    """One that stops reading when it is told to, and ends when nobody reads what it says.
+
+    The library's own reads on for as long as more is there already, and keeps every answer.
+    """
+
     MAX_RECV_FDS = _DESCRIPTORS_MAX
+    _unread = 0  # bytes
+
+    def _sock_receive_fds(self, size: int) -> int:
+        if self._paused or self.is_closing():
+            return 0
+        return super()._sock_receive_fds(size)
+
+    def send_message(self, data: bytes, fds: list[int] | None = None) -> asyncio.Future[None]:
+        if self._unread > _ANSWERS_MAX:
+            self.abort()
+        sent = super().send_message(data, fds)
+        self._unread += len(data)
+        sent.add_done_callback(partial(self._was_read, len(data)))
+        return sent
+
+    def _was_read(self, size: int, sent: asyncio.Future[None]) -> None:
+        self._unread -= size
 
 
 class ControlServer:
