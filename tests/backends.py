@@ -177,6 +177,10 @@ class ServiceHandle:
         send_request(self._connection, abi.IOCTL_GET_STATISTICS, b"")
         return unpack_statistics(self._answer().output)[1]
 
+    def drop(self) -> None:
+        """As a client that dies."""
+        self._connection.close()
+
     def close(self) -> None:
         if self._final is None:
             self._connection.shutdown(socket.SHUT_WR)

@@ -82,6 +82,11 @@ class Service:
         """How many it has."""
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
+    def cpu(self) -> float:
+        """Seconds of processor time that it has spent."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self) -> Self:
         self.start()
         os.environ["RINGTUN_RUNTIME_DIRECTORY"] = os.fspath(self.directory)
