@@ -19,8 +19,8 @@ from typing import Final
 from ringtun.statistics import Discards, Statistics
 
 __all__ = [
-    *("MESSAGE_MAX", "Answer", "Request", "close_all", "pack_statistics", "receive_request"),
-    *("send_request", "unpack_statistics"),
+    *("MESSAGE_MAX", "Answer", "MalformedRequest", "Request", "close_all", "pack_statistics"),
+    *("receive_request", "send_request", "unpack_statistics"),
 ]
 
 _HEADER: Final = struct.Struct("=II")
@@ -37,6 +37,14 @@ class Request:
     code: int
     payload: bytes
     descriptors: tuple[int, ...]
+
+
+class MalformedRequest(ValueError):
+    """A message that is none; ``descriptors`` that came along are the receiver's, to be closed."""
+
+    def __init__(self, why: str, descriptors: tuple[int, ...]) -> None:
+        super().__init__(why)
+        self.descriptors = descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +83,24 @@ def send_request(
 def receive_request(connection: socket.socket) -> Request | None:
     """The next request; None where the other side has closed.
 
-    Raises ``ValueError`` for a message that is none: too short, too long, or with a wrong length or
-    too many descriptors; nothing of it is kept then, and the next one may be right.
+    Raises `MalformedRequest` for a message that is none: too short, too long, or with a wrong
+    length or too many descriptors; the next one may be right.
     """
     message, ancillary, flags, _ = connection.recvmsg(
         MESSAGE_MAX, _DESCRIPTORS_SPACE, socket.MSG_CMSG_CLOEXEC
     )
     descriptors = _rights_of(ancillary)
-    try:
-        if not message and not descriptors and not flags & socket.MSG_TRUNC:
-            return None
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(descriptors) > _DESCRIPTORS_MAX:
-            raise ValueError("the request is too long, or has too many descriptors")
-        if len(message) < _HEADER.size:
-            raise ValueError("the request is too short")
-        code, length = _HEADER.unpack_from(message)
-        payload = message[_HEADER.size :]
-        if len(payload) != length:
-            raise ValueError(f"the request says {length} bytes, and has {len(payload)}")
-    except ValueError:
-        close_all(descriptors)
-        raise
+    if not message and not descriptors and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        return None
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(descriptors) > _DESCRIPTORS_MAX:
+        raise MalformedRequest("the request is too long, or has too many descriptors", descriptors)
+    if len(message) < _HEADER.size:
+        raise MalformedRequest("the request is too short", descriptors)
+    code, length = _HEADER.unpack_from(message)
+    payload = message[_HEADER.size :]
+    if len(payload) != length:
+        why = f"the request says {length} bytes, and has {len(payload)}"
+        raise MalformedRequest(why, descriptors)
     return Request(code, payload, descriptors)
 
 

@@ -8,6 +8,7 @@ import fcntl
 import json
 import mmap
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -249,6 +250,57 @@ def test_messages_that_are_none(unharmed: Callable[[], None], device: str) -> No
         connection.send(b"")  # as good as the end
         assert Answer.unpack(connection.recv(4096)).status == Status.SUCCESS
         assert connection.recv(4096) == b""
+    os.close(null)
+
+
+@contextmanager
+def lingering() -> Iterator[int]:
+    """A socket that keeps whoever drops it last for a minute; the caller's to close."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        sending = socket.create_connection(server.getsockname())
+        with server.accept()[0]:  # which reads nothing
+            sending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+            sending.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    sending.send(bytes(1 << 16))
+            yield sending.detach()
+
+
+@pytest.mark.parametrize("how", ["malformed", "refused", "too many", "unread", "control", "kept"])
+def test_descriptors_whose_end_waits(
+    service: Service, unharmed: Callable[[], None], device: str, how: str
+) -> None:
+    control = os.path.join(os.environ["RINGTUN_RUNTIME_DIRECTORY"], "control")
+    null = os.open("/dev/null", os.O_RDWR)
+    request = struct.pack("=II", abi.IOCTL_REGISTER_RINGS, 48) + bytes(48)
+    before, message = [], request
+    path, kind = device, socket.SOCK_SEQPACKET
+    if how == "malformed":
+        message = b"x"
+    elif how == "too many":
+        before = [null] * 8
+    elif how in ("control", "kept"):
+        path, kind = control, socket.SOCK_STREAM
+        message = b'{"method":"org.varlink.service.GetInfo"}\0' if how == "control" else b"{"
+    with lingering() as fd:
+        with connected(path, kind) as connection:
+            service.process.send_signal(signal.SIGSTOP)  # which drops the last one, and not we
+            try:
+                if how == "unread":
+                    for _ in range(3):
+                        socket.send_fds(connection, [message], [null])
+                socket.send_fds(connection, [message], [*before, fd])
+                os.close(fd)
+            finally:
+                service.process.send_signal(signal.SIGCONT)
+            if how not in ("unread", "kept"):
+                assert connection.recv(4096)
+        began = time.monotonic()
+        assert ringtun.list_adapters(backend="service")
+        ServiceHandle(device).close()
+        assert time.monotonic() - began < SLOWEST
+        is_served(unharmed)
     os.close(null)
 
 

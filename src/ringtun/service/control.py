@@ -32,6 +32,7 @@ from ringtun.driver.registration import Refusal
 from ringtun.events import AdapterEvents
 from ringtun.info import AdapterInfo
 from ringtun.service.adapters import Adapters, Entry
+from ringtun.service.descriptors import impatient
 from ringtun.service.peer import Peer, peer_of
 from ringtun.service.quota import Quota
 
@@ -40,7 +41,7 @@ __all__ = ["INTERFACE", "ControlServer", "Driver"]
 INTERFACE = "org.ringtun.Driver"
 _REQUEST_MAX = 1 << 16  # bytes
 _ANSWERS_MAX = 1 << 20  # bytes that were not read
-_DESCRIPTORS_MAX = 4
+_DESCRIPTORS_MAX = 0  # no call has any: what comes along is not received
 _SHORTAGE_PAUSE = 0.2
 
 T = TypeVar("T")
@@ -455,7 +456,12 @@ class _Transport(VarlinkTransport):
     def _sock_receive_fds(self, size: int) -> int:
         if self._paused or self.is_closing():
             return 0
-        return super()._sock_receive_fds(size)
+        with impatient():
+            return super()._sock_receive_fds(size)
+
+    def _connection_lost(self, exc: Exception | None = None) -> None:
+        with impatient():
+            super()._connection_lost(exc)
 
     def send_message(self, data: bytes, fds: list[int] | None = None) -> asyncio.Future[None]:
         if self._unread > _ANSWERS_MAX:
@@ -501,7 +507,8 @@ class ControlServer:
             self._quota.connect(peer)
         except (OSError, Refusal) as error:
             _log.warning("a control connection is refused: %s", error)
-            connection.close()
+            with impatient():
+                connection.close()
             return
         driver = Driver(self._adapters, peer, connection)
         registry = VarlinkInterfaceRegistry()
@@ -529,7 +536,8 @@ class ControlServer:
     async def close(self) -> None:
         """End every connection."""
         self._loop.remove_reader(self._socket)
-        self._socket.close()
+        with impatient():
+            self._socket.close()
         for transport in list(self._transports):
             transport.close()
             with suppress(Exception):

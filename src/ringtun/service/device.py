@@ -22,9 +22,10 @@ from ringtun.abi import RegisterRings, Status
 from ringtun.driver.adapter import DriverAdapter, Handle
 from ringtun.driver.registration import Refusal, accept_space
 from ringtun.errors import AdapterNotFound
+from ringtun.service.descriptors import close_apart, impatient
 from ringtun.service.peer import Peer, peer_of
 from ringtun.service.quota import Quota
-from ringtun.wire import Answer, Request, close_all, pack_statistics, receive_request
+from ringtun.wire import Answer, MalformedRequest, Request, pack_statistics, receive_request
 
 if TYPE_CHECKING:
     from ringtun._native import Space
@@ -83,7 +84,8 @@ class DeviceServer:
             self.quota.connect(peer)
         except (OSError, Refusal) as error:
             _log.warning("%s: a connection is refused: %s", self.adapter.name, error)
-            connection.close()
+            with impatient():
+                connection.close()
             return
         self.connections.add(_Connection(self, connection, peer))
 
@@ -95,7 +97,8 @@ class DeviceServer:
         """Nobody new; who is connected stays, to be told of the end."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
-            self._socket.close()
+            with impatient():
+                self._socket.close()
             with suppress(FileNotFoundError):
                 self.path.unlink()
 
@@ -132,6 +135,8 @@ class _Connection:
         self._handle = Handle(server.adapter)
         self._spaces: tuple[Space, Space] | None = None
         self._charged = 0  # bytes of the peer's quota
+        self._closing_apart = False  # descriptors of the last request: until then none is read
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -140,11 +145,14 @@ class _Connection:
 
     def _readable(self) -> None:
         try:
-            request = receive_request(self._socket)
+            with impatient():
+                request = receive_request(self._socket)
         except (BlockingIOError, InterruptedError):
             return
-        except ValueError:
+        except MalformedRequest as malformed:
             self._answer(Answer(Status.INVALID_PARAMETER))
+            self._loop.remove_reader(self._socket)
+            self._give_up(malformed.descriptors)
             return
         except OSError:
             request = None
@@ -157,7 +165,24 @@ class _Connection:
     async def _serve(self, request: Request) -> None:
         answer = await self._loop.run_in_executor(self._server.executor, self._do, request)
         self._answer(answer)
-        if self._socket.fileno() >= 0:
+        self._give_up(request.descriptors)
+
+    def _give_up(self, descriptors: tuple[int, ...]) -> None:
+        """Close what came along, and then read on."""
+
+        def closed() -> None:
+            self._loop.call_soon_threadsafe(self._gave_up)
+
+        with impatient():
+            self._closing_apart = close_apart(descriptors, closed)
+        if not self._closing_apart:
+            self._gave_up()
+
+    def _gave_up(self) -> None:
+        self._closing_apart = False
+        if self._closed:
+            self._server.quota.disconnect(self._peer)
+        elif self in self._server.connections:  # else it is being closed
             self._loop.add_reader(self._socket, self._readable)
 
     def _answer(self, answer: Answer) -> None:
@@ -180,8 +205,6 @@ class _Connection:
         except (OSError, MemoryError) as error:
             _log.warning("%s: a request failed: %s", self._server.adapter.name, error)
             return Answer(Status.INSUFFICIENT_RESOURCES)
-        finally:
-            close_all(request.descriptors)
 
     def _request(self, request: Request) -> bytes:
         if request.code == abi.IOCTL_GET_STATISTICS:
@@ -247,16 +270,18 @@ class _Connection:
         if self._task is not None and not self._task.done():
             with suppress(Exception):
                 await self._task
-            self._loop.remove_reader(self._socket)
         statistics = await self._loop.run_in_executor(server.executor, self._end)
         if last_words:
             with suppress(OSError):
                 self._socket.send(Answer(Status.SUCCESS, statistics).pack(), socket.MSG_NOSIGNAL)
-        self._socket.close()
+        with impatient():
+            self._socket.close()
         if self._charged:
             server.quota.give_back(self._peer, self._charged)
             _log.info("%s: disconnected from %s", server.adapter.name, self._peer)
-        server.quota.disconnect(self._peer)
+        self._closed = True
+        if not self._closing_apart:
+            server.quota.disconnect(self._peer)
 
 
 def _ring_bytes(payload: bytes) -> int:

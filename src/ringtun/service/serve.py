@@ -22,6 +22,7 @@ from ringtun.errors import DriverUnavailable
 from ringtun.ring import NATIVE
 from ringtun.service.adapters import Adapters
 from ringtun.service.control import ControlServer
+from ringtun.service.descriptors import no_signal_matters
 from ringtun.service.device import listen
 from ringtun.service.policy import Configuration
 from ringtun.service.quota import Quota
@@ -78,6 +79,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    no_signal_matters(loop)
     passed = take_passed()
     quota = Quota(configuration.limits)
     adapters = Adapters(configuration, devices, quota, executor)
