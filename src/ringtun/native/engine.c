@@ -57,7 +57,7 @@ void engine_end(struct engine *e, enum engine_end reason)
         ring_consumer_end(&e->to_host);
         if (e->stop_event >= 0) {
             event_signal(e->stop_event);
-        } else {
+        } else if (!e->foreign) { /* whose threads did not start: nobody waits, and it might block us */
             event_signal(e->send_event);
             if (e->to_host_space)
                 event_signal(e->to_host_space->event);
