@@ -11,10 +11,11 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,11 +50,15 @@ def run(configuration: Configuration, directory: Path) -> None:
     from ringtun import _native
 
     _native.guard_install()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         devices = directory / "devices"
-        for each in (directory, devices):
-            each.mkdir(exist_ok=True)
-        devices.chmod(0o755)  # whatever the umask: each socket has its own mode
+        with suppress(FileExistsError):
+            directory.mkdir()
+            directory.chmod(0o755)  # whatever the umask: each socket has its own mode
+        devices.mkdir(exist_ok=True)
+        devices.chmod(0o755)
         stack.callback(os.close, _lock(directory))
         executor = stack.enter_context(ThreadPoolExecutor(_WORKERS, "ringtun-request"))
         asyncio.run(_serve(configuration, directory, devices, executor))
