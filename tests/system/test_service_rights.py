@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -152,21 +153,21 @@ def test_a_flood_of_connections_is_one_users_trouble(service: Service) -> None:
         service.directory / "devices" / "mine0": socket.SOCK_SEQPACKET,
     }
 
-    def flood() -> None:
-        for path, kind in sockets.items():
-            with ExitStack() as stack:
-                held = []
-                for _ in range(10 * CONNECTIONS):
-                    connection = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-                    connection.settimeout(SOON)
-                    connection.connect(os.fspath(path))
-                    held.append(connection)
-                    if len(held) > CONNECTIONS:
-                        assert connection.recv(1) == b""  # refused
+    def flood(path: Path, kind: socket.SocketKind) -> None:
+        with ExitStack() as stack:
+            for number in range(10 * CONNECTIONS):
+                connection = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+                connection.settimeout(SOON)
+                connection.connect(os.fspath(path))
+                if number >= CONNECTIONS:
+                    assert connection.recv(1) == b""  # refused
 
     with answering("good0", "10.98.0") as ask:
-        as_nobody(flood)
-        ask()
+        while_served = service.holdings()
+        for path, kind in sockets.items():
+            as_nobody(partial(flood, path, kind))
+            ask()
+            until(lambda: service.holdings() == while_served)
     until(lambda: service.holdings() == before)
 
     def work() -> None:
