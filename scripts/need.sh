@@ -34,6 +34,8 @@ for what in "$@"; do
         command_of traceroute traceroute
         command_of strace strace
         command_of systemd-analyze systemd
+        command_of msibuild msitools
+        command_of wixl wixl
         ;;
     fuzz)
         command_of clang clang

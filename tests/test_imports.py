@@ -50,6 +50,7 @@ MAY_KNOW = {
     "control": {
         *("arguments", "device", "driver", "errors", "events", "host", "info", "statistics"),
     },
+    "installer": set(),
 }
 
 
