@@ -97,6 +97,12 @@ def test_importing_ringtun_takes_under_50_ms() -> None:
     assert min(times) < 0.05
 
 
+def test_the_installer_library_takes_nothing_of_ringtun_along() -> None:
+    code = "import sys, ringtun.installer; print(*(n for n in sys.modules if 'ringtun' in n))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert [n for n in done.stdout.split() if not n.startswith("ringtun.installer")] == ["ringtun"]
+
+
 def test_every_public_name_is_there() -> None:
     for name in ringtun.__all__:
         assert getattr(ringtun, name) is not None

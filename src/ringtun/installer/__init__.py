@@ -1,10 +1,19 @@
 """Windows Installer databases (``.msi``, ``.msm``), read and written on any system.
 
-A library of its own: it needs nothing of the rest of ringtun, and nothing of Windows.
+A library of its own: it needs nothing of the rest of ringtun, and nothing of Windows. ::
+
+    database = Database.read("product.msi")
+    database.tables["Property"].put("ProductName", "Example")
+    database.write("other.msi")
+
+Whatever is wrong with a file, or with what should become one, is an `InstallerError`.
 """
 
 from __future__ import annotations
 
+from ringtun.installer.database import Database
 from ringtun.installer.errors import FileDamaged, InstallerError
+from ringtun.installer.summary import Property
+from ringtun.installer.tables import Column, Table
 
-__all__ = ["FileDamaged", "InstallerError"]
+__all__ = ["Column", "Database", "FileDamaged", "InstallerError", "Property", "Table"]
