@@ -59,7 +59,7 @@ def test_no_command_loads_what_is_slow_before_it_is_called() -> None:
         "for command in set(COMMANDS) - {'demo', 'doctor'}:\n"
         "    main([command, '--help'], standalone_mode=False)\n"
         "print({'rich', 'pyroute2', 'asyncio', 'ringtun.demo', 'ringtun.doctor', 'ringtun.testing',"
-        " 'ringtun.adapter'} & set(sys.modules))"
+        " 'ringtun.adapter', 'ringtun.installer'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -81,6 +81,8 @@ def test_no_command_loads_what_is_slow_before_it_is_called() -> None:
         "echo --count 0",
         "echo --count -1",
         "doctor more",
+        "msi inspect",
+        "msi nothing",
         "completion",
         "completion tcsh",
         "driver more",

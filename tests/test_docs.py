@@ -36,6 +36,8 @@ from ringtun.control.service import ServiceStatus
 from ringtun.demo.report import DatagramStream, Report, RoundTrips, Transfer
 from ringtun.doctor import Finding
 from ringtun.host.offload import Offload
+from ringtun.installer import Database
+from ringtun.installer.describe import Action, File, describe
 from ringtun.testing import conformance, netns, pytest_plugin
 from ringtun.testing.conformance import packet
 from tests.services import Service
@@ -233,7 +235,7 @@ def fields_in(page: str, table: str) -> list[str]:
     "record",
     [
         *(ringtun.AdapterInfo, Finding, Ignored, RoundTrips, Transfer, DatagramStream, Report),
-        *(ringtun.Statistics, ringtun.Discards, Offload, ServiceStatus),
+        *(ringtun.Statistics, ringtun.Discards, Offload, ServiceStatus, Action, File),
     ],
 )
 def test_the_fields_of_a_record(record: type[Any]) -> None:
@@ -242,6 +244,10 @@ def test_the_fields_of_a_record(record: type[Any]) -> None:
     if record is Report:
         here = ["ok", *here]  # see `Report.as_dict`
     assert fields_in(page, record.__name__) == here
+
+
+def test_the_fields_of_an_inspection() -> None:
+    assert fields_in("cli.md", "describe") == list(describe(Database()))
 
 
 def test_the_fields_of_show_and_echo() -> None:
