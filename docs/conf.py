@@ -35,7 +35,7 @@ default_role = "py:obj"
 nitpicky = True
 # Python's own: to link them would take its inventory, and so the network.
 nitpick_ignore_regex = [
-    ("py:class", r"(collections\.abc|ipaddress|subprocess|uuid)\.\w+"),
+    ("py:class", r"(collections\.abc|ipaddress|os|subprocess|uuid)\.\w+"),
     ("py:class", "Buffer"),  # of collections.abc since Python 3.12
     ("py:class", r"(ringtun\.session\.)?PacketT"),  # bytes, or OffloadPacket
     ("py:class", r"(ringtun\.aio\.)?_Batches"),  # an asynchronous iterator with aclose

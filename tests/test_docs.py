@@ -28,7 +28,7 @@ from sybil import Example, Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
 import ringtun
-from ringtun import testing
+from ringtun import installer, testing
 from ringtun.cli import main, show
 from ringtun.cli.echo_reply import Ignored
 from ringtun.control import backend_as_default
@@ -284,7 +284,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs/reference.md").read_text()
     directive = r"^\.\. (?:autoclass|autoexception|autofunction|py:data):: (\w+)$"
     public = {*ringtun.__all__, *testing.__all__, *conformance.__all__, *netns.__all__}
-    public |= {*pytest_plugin.__all__}
+    public |= {*pytest_plugin.__all__, *installer.__all__}
     assert set(re.findall(directive, text, re.M)) == public
     assert ".. automodule:: ringtun.abi" in text
 
