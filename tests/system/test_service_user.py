@@ -6,7 +6,9 @@ import ctypes
 import grp
 import os
 import runpy
+import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ from ringtun.device import service as device
 from tests.children import NOBODY, PR_SET_DUMPABLE, as_ordinary_user
 from tests.services import Service
 from tests.system.programs import ROOT
+from tests.system.sites import SOON
 from tests.system.test_c_client import pings
 
 pytestmark = [pytest.mark.kernel, as_ordinary_user]
@@ -39,7 +42,7 @@ def as_nobody(program: Callable[[], object]) -> Iterator[int]:
     if child == 0:
         status = 1
         try:
-            os.dup2(write, 1)
+            sys.stdout = open(write, "w", closefd=False)  # noqa: SIM115 - as long as the child
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
@@ -55,6 +58,7 @@ def as_nobody(program: Callable[[], object]) -> Iterator[int]:
     os.close(write)
     try:
         with open(read, "rb", buffering=0) as said:
+            assert select.select([said], [], [], SOON)[0], "it says nothing"
             assert said.readline(), "it ended without a word"
             yield child
             os.kill(child, signal.SIGINT)
