@@ -97,9 +97,9 @@ def test_a_signal_comes_out_in_the_middle_of_traffic(
             pump_echoes(host, 200)
             program.signal(signal.SIGINT)
             said = [program.line()]
-            while said[-1]:
+            while said[-2:] != ["", ""]:  # one of them may be a line of the traceback
                 said.append(program.line())
-        assert said[-2] == "KeyboardInterrupt", "\n".join(said)
+        assert said[-3] == "KeyboardInterrupt", "\n".join(said)
         assert program.wait() == -signal.SIGINT  # as Python ends by an interrupt that nobody caught
     assert interfaces(namespace) == ["lo"]
 

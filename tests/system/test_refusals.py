@@ -78,7 +78,11 @@ ANYBODY: Table = [
     ("create('new0', guid='5')", "ValueError", "32 hexadecimal digits"),
     ("create('new0', owner=0)", "ValueError", "persist=True"),
     ("create('new0', backend='kernel')", "ValueError", '"embedded"'),
-    ("create('new0', backend='service')", "DriverUnavailable", "leave it out"),
+    (
+        "create('new0', backend='service')",
+        "DriverUnavailable",
+        "start one, as root: ringtun driver",
+    ),
     ("create('new0', netns='none')", "FileNotFoundError", "ip netns add none"),
     ("open_('new0', netns='/etc/passwd')", "ValueError", "is not a network namespace"),
     ("delete('new0', netns='..')", "ValueError", "ip netns"),
