@@ -6,7 +6,6 @@ The interface is ``org.ringtun.Driver.varlink`` beside this file, as the service
 
 import asyncio
 import errno
-import logging
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,12 +27,12 @@ from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from ringtun import arguments, errors
 from ringtun.control import Wanted
-from ringtun.driver.registration import Refusal
 from ringtun.events import AdapterEvents
 from ringtun.info import AdapterInfo
 from ringtun.service.adapters import Adapters, Entry
 from ringtun.service.descriptors import impatient
-from ringtun.service.peer import Peer, peer_of
+from ringtun.service.listener import Listener
+from ringtun.service.peer import Peer
 from ringtun.service.quota import Quota
 
 __all__ = ["INTERFACE", "ControlServer", "Driver"]
@@ -42,10 +41,8 @@ INTERFACE = "org.ringtun.Driver"
 _REQUEST_MAX = 1 << 16  # bytes
 _ANSWERS_MAX = 1 << 20  # bytes that were not read
 _DESCRIPTORS_MAX = 0  # no call has any: what comes along is not received
-_SHORTAGE_PAUSE = 0.2
 
 T = TypeVar("T")
-_log = logging.getLogger("ringtun.driver")
 
 
 # ---- what is said --------------------------------------------------------------------------------
@@ -485,31 +482,12 @@ class ControlServer:
         self._adapters = adapters
         self._quota = quota
         self._version = version
-        self._socket = listener
         self._transports: set[VarlinkTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        listener.setblocking(False)
-        self._loop.add_reader(listener, self._accept)
+        self._listener = Listener(listener, "control", quota, self._welcome)
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            _log.warning("no control connection is taken: %s", error.strerror)
-            self._loop.remove_reader(self._socket)
-            self._loop.call_later(_SHORTAGE_PAUSE, self._resume)
-            return
-        try:
-            peer = peer_of(connection)
-            self._quota.connect(peer)
-        except (OSError, Refusal) as error:
-            _log.warning("a control connection is refused: %s", error)
-            with impatient():
-                connection.close()
-            return
+    def _welcome(self, connection: socket.socket, peer: Peer) -> None:
         driver = Driver(self._adapters, peer, connection)
         registry = VarlinkInterfaceRegistry()
         registry.register_interface(driver)
@@ -529,15 +507,9 @@ class ControlServer:
         transport = _Transport(self._loop, connection, connection, _Protocol(registry, ended))
         self._transports.add(transport)
 
-    def _resume(self) -> None:
-        if self._socket.fileno() >= 0:
-            self._loop.add_reader(self._socket, self._accept)
-
     async def close(self) -> None:
         """End every connection."""
-        self._loop.remove_reader(self._socket)
-        with impatient():
-            self._socket.close()
+        self._listener.close()
         for transport in list(self._transports):
             transport.close()
             with suppress(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -23,7 +22,8 @@ from ringtun.driver.adapter import DriverAdapter, Handle
 from ringtun.driver.registration import Refusal, accept_space
 from ringtun.errors import AdapterNotFound
 from ringtun.service.descriptors import close_apart, impatient
-from ringtun.service.peer import Peer, peer_of
+from ringtun.service.listener import Listener, listen
+from ringtun.service.peer import Peer
 from ringtun.service.quota import Quota
 from ringtun.wire import Answer, MalformedRequest, Request, pack_statistics, receive_request
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from ringtun._native import Space
 
 __all__ = ["DeviceServer"]
-
-_BACKLOG = 64
-_SHORTAGE_PAUSE = 0.2  # seconds without accepting, where descriptors are short
 
 _log = logging.getLogger("ringtun.driver")
 
@@ -65,40 +62,16 @@ class DeviceServer:
         self.executor = executor
         self.spin = spin
         self.connections: set[_Connection] = set()
-        self._loop = asyncio.get_running_loop()
-        self._socket = listen(path, socket.SOCK_SEQPACKET, mode, group)
-        self._loop.add_reader(self._socket, self._accept)
+        self._listener = Listener(
+            listen(path, socket.SOCK_SEQPACKET, mode, group), adapter.name, quota, self._welcome
+        )
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._socket.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # short of descriptors, or the client has gone
-            _log.warning("%s: no connection is taken: %s", self.adapter.name, error.strerror)
-            self._loop.remove_reader(self._socket)
-            self._loop.call_later(_SHORTAGE_PAUSE, self._resume)
-            return
-        try:
-            peer = peer_of(connection)
-            self.quota.connect(peer)
-        except (OSError, Refusal) as error:
-            _log.warning("%s: a connection is refused: %s", self.adapter.name, error)
-            with impatient():
-                connection.close()
-            return
+    def _welcome(self, connection: socket.socket, peer: Peer) -> None:
         self.connections.add(_Connection(self, connection, peer))
-
-    def _resume(self) -> None:
-        if self._socket.fileno() >= 0:
-            self._loop.add_reader(self._socket, self._accept)
 
     def close_socket(self) -> None:
         """Nobody new; who is connected stays, to be told of the end."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            with impatient():
-                self._socket.close()
+        if self._listener.close():
             with suppress(FileNotFoundError):
                 self.path.unlink()
 
@@ -106,23 +79,6 @@ class DeviceServer:
         """End every handle."""
         self.close_socket()
         await asyncio.gather(*(connection.close() for connection in list(self.connections)))
-
-
-def listen(path: Path, kind: socket.SocketKind, mode: int, group: int | None) -> socket.socket:
-    """A listening socket at ``path``, which nobody may connect to before its mode is right."""
-    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        with suppress(FileNotFoundError):
-            path.unlink()  # a driver that was killed left it: there is one in a directory
-        listener.bind(os.fspath(path))
-        if group is not None:
-            os.chown(path, -1, group)
-        os.chmod(path, mode)
-        listener.listen(_BACKLOG)  # only now: whoever came before was refused
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class _Connection:

@@ -24,7 +24,7 @@ from ringtun.ring import NATIVE
 from ringtun.service.adapters import Adapters
 from ringtun.service.control import ControlServer
 from ringtun.service.descriptors import no_signal_matters
-from ringtun.service.device import listen
+from ringtun.service.listener import listen
 from ringtun.service.policy import Configuration
 from ringtun.service.quota import Quota
 from ringtun.service.systemd import notify, take_passed

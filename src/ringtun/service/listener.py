@@ -1,0 +1,96 @@
+"""A Unix socket on which the service listens, and who comes to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ringtun.driver.registration import Refusal
+from ringtun.service.descriptors import impatient
+from ringtun.service.peer import Peer, peer_of
+from ringtun.service.quota import Quota
+
+__all__ = ["Listener", "listen"]
+
+_BACKLOG = 64
+_SHORTAGE_PAUSE = 0.2  # seconds without accepting, where descriptors are short
+
+_log = logging.getLogger("ringtun.driver")
+
+
+def listen(path: Path, kind: socket.SocketKind, mode: int, group: int | None) -> socket.socket:
+    """A listening socket at ``path``, which nobody may connect to before its mode is right."""
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()  # a driver that was killed left it: there is one in a directory
+        listener.bind(os.fspath(path))
+        if group is not None:
+            os.chown(path, -1, group)
+        os.chmod(path, mode)
+        listener.listen(_BACKLOG)  # only now: whoever came before was refused
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class Listener:
+    """Takes connections until `close`, as far as the quota goes; belongs to the running loop.
+
+    ``welcome`` takes over each connection, which counts as its peer's until `Quota.disconnect`.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        what: str,
+        quota: Quota,
+        welcome: Callable[[socket.socket, Peer], None],
+    ) -> None:
+        """Takes over ``listening``; ``what`` is for the log."""
+        self._socket = listening
+        self._what = what
+        self._quota = quota
+        self._welcome = welcome
+        self._loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        self._loop.add_reader(listening, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # short of descriptors, or the client has gone
+            _log.warning("%s: no connection is taken: %s", self._what, error.strerror)
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_SHORTAGE_PAUSE, self._resume)
+            return
+        try:
+            peer = peer_of(connection)
+            self._quota.connect(peer)
+        except (OSError, Refusal) as error:
+            _log.warning("%s: a connection is refused: %s", self._what, error)
+            with impatient():
+                connection.close()
+            return
+        self._welcome(connection, peer)
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> bool:
+        """Nobody new. Returns whether it was open."""
+        if self._socket.fileno() < 0:
+            return False
+        self._loop.remove_reader(self._socket)
+        with impatient():
+            self._socket.close()
+        return True
