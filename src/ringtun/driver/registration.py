@@ -93,8 +93,8 @@ def accept(code: int, payload: bytes, descriptors: Sequence[int]) -> Registratio
     registration = Registration(to_client, to_host)
     try:
         # Only now: an offer that is refused for anything else can be mended and made again.
-        _lock("Send", offer.send, descriptors)
-        _lock("Receive", offer.receive, descriptors)
+        for name, ring in (("Send", offer.send), ("Receive", offer.receive)):
+            _lock(name, descriptors[ring.ring - 1], ring.ring_size)
     except BaseException:
         registration.close()
         raise
@@ -116,10 +116,9 @@ def accept_space(payload: bytes, descriptors: Sequence[int]) -> tuple[Space, Spa
         raise Refusal(Status.INVALID_PARAMETER, "an index is no descriptor that came along")
     fd = descriptors[offer.memory - 1]
     memory = _map("Space", fd, abi.SPACE_SIZE)
-    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
+    _lock("Space", fd, abi.SPACE_SIZE)
+    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _F_SEAL_FUTURE_WRITE:
         raise _bad_memory("Space", "must not carry F_SEAL_SEAL")
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
-    _refuse_holes("Space", fd, abi.SPACE_SIZE)
     spaces = []
     for where, index in (
         (abi.SPACE_TO_CLIENT, offer.to_client_event),
@@ -184,15 +183,14 @@ def _map(name: str, fd: int, size: int) -> Mapping:
         raise _bad_memory(name, f"cannot be mapped: {error.strerror}") from error
 
 
-def _lock(name: str, ring: RingOffer, descriptors: Sequence[int]) -> None:
+def _lock(name: str, fd: int, size: int) -> None:
     """From here on nobody can punch holes into the memory; mappings that are there stay writable.
 
     Whose F_SEAL_SEAL forbids that keeps the power to punch.
     """
-    fd = descriptors[ring.ring - 1]
     if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
-    _refuse_holes(name, fd, ring.ring_size)
+    _refuse_holes(name, fd, size)
 
 
 def _refuse_holes(name: str, fd: int, size: int) -> None:
