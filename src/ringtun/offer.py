@@ -13,15 +13,13 @@ from ringtun.abi import RegisterRings, RingOffer
 from ringtun.event import Event
 from ringtun.mapping import map_shared
 
-__all__ = ["Offer"]
+__all__ = ["Offer", "SharedMemory"]
 
 
-class RingMemory:
-    """A ring's memory in a memfd: exactly its size, allocated whole, sealed against truncation."""
+class SharedMemory:
+    """Memory in a memfd: exactly its size, allocated whole, sealed against truncation."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        size = abi.ring_size(capacity)
+    def __init__(self, size: int) -> None:
         self.fd = os.memfd_create("ringtun", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.posix_fallocate(self.fd, 0, size)
@@ -62,7 +60,7 @@ class Offer:
                 f"not {capacity}"
             )
         self._owned: list[Event] = []
-        self._memories: list[RingMemory] = []
+        self._memories: list[SharedMemory] = []
         try:
             self.to_client = self._own_memory(capacity)
             self.to_host = self._own_memory(capacity)
@@ -74,8 +72,8 @@ class Offer:
         size = abi.ring_size(capacity)
         self.rings = RegisterRings(RingOffer(size, 1, 2), RingOffer(size, 3, 4))
 
-    def _own_memory(self, capacity: int) -> RingMemory:
-        memory = RingMemory(capacity)
+    def _own_memory(self, capacity: int) -> SharedMemory:
+        memory = SharedMemory(abi.ring_size(capacity))
         self._memories.append(memory)
         return memory
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from ringtun import abi
@@ -29,6 +29,7 @@ from ringtun.errors import (
 )
 from ringtun.event import Event
 from ringtun.mapping import map_shared
+from ringtun.offer import SharedMemory
 from ringtun.ring import NATIVE
 from ringtun.statistics import Statistics
 from ringtun.step import IDLE
@@ -94,17 +95,12 @@ class ServiceDevice:
     def _offer_space(self) -> None:
         from ringtun import _native
 
-        with ExitStack() as stack:
-            fd = os.memfd_create("ringtun-space", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            stack.callback(os.close, fd)
-            os.posix_fallocate(fd, 0, abi.SPACE_SIZE)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            memory = map_shared(fd, abi.SPACE_SIZE)
+        with closing(SharedMemory(abi.SPACE_SIZE)) as memory:
             spaces = (
-                _native.Space(memory, abi.SPACE_TO_CLIENT),
-                _native.Space(memory, abi.SPACE_TO_HOST),
+                _native.Space(memory.mapping, abi.SPACE_TO_CLIENT),
+                _native.Space(memory.mapping, abi.SPACE_TO_HOST),
             )
-            descriptors = (fd, *(space.fileno() for space in spaces))
+            descriptors = (memory.fd, *(space.fileno() for space in spaces))
             answer = self._ask(abi.IOCTL_SET_SPACE, SetSpace(1, 2, 3).pack(), descriptors)
         if answer.status == Status.SUCCESS:
             self.to_client_space, self.to_host_space = spaces
