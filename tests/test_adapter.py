@@ -127,6 +127,18 @@ def test_session_options_are_checked(options: dict[str, Any], says: str) -> None
         left.start_session().close()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "capacity"),
+    [({}, 512 << 10), ({"pump": "thread"}, 4 << 20), ({"capacity": 1 << 17}, 1 << 17)],
+)
+def test_rings_that_are_passed_through_stay_in_the_cache(
+    arguments: dict[str, Any], capacity: int
+) -> None:
+    left, right = memory_link()
+    with left, right, left.start_session(**arguments) as session:
+        assert session.capacity == capacity
+
+
 def test_spinning_receives() -> None:
     left, right = memory_link()
     with left, right, left.start_session() as a, right.start_session(spin=0.01) as b:

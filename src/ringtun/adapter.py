@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from ringtun import arguments
 from ringtun.control import Backend, OpenAdapter, Wanted, control_of
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from ringtun.statistics import Statistics
 
 __all__ = ["Adapter", "create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
+
+# A ring's capacity where none is given. Where packets only pass through it, each lies where another
+# lay shortly before: in the cache, if the ring fits into it.
+_PASSAGE: Final = 512 << 10
+_BUFFER: Final = 4 << 20
 
 
 def create_adapter(
@@ -235,7 +240,7 @@ class Adapter:
     def start_session(
         self,
         *,
-        capacity: int = ...,
+        capacity: int | None = ...,
         pump: Pump = ...,
         spin: float = ...,
         offload: Literal[False] = ...,
@@ -245,7 +250,7 @@ class Adapter:
     def start_session(
         self,
         *,
-        capacity: int = ...,
+        capacity: int | None = ...,
         pump: Pump = ...,
         spin: float = ...,
         offload: Literal[True],
@@ -254,7 +259,7 @@ class Adapter:
     def start_session(
         self,
         *,
-        capacity: int = 4 << 20,
+        capacity: int | None = None,
         pump: Pump = "inline",
         spin: float = 0.0,
         offload: bool = False,
@@ -264,8 +269,9 @@ class Adapter:
 
         ``pump="inline"`` moves packets inside the session's own calls: no thread, and what the host
         sends meanwhile waits in the kernel's queue. ``pump="thread"`` has the driver's own threads
-        move them, and then ``capacity`` is the buffer. A receive may ``spin`` so many seconds
-        before it waits.
+        move them, as a driver service does, and then ``capacity`` is the buffer. By default that is
+        4 MiB; inline, 512 KiB, which stay in the processor's cache. A receive may ``spin`` so many
+        seconds before it waits.
 
         The session's packets are no larger than the MTU and have their checksums, though the kernel
         hands over large ones, and is given large ones, where it can. With ``offload`` they are
@@ -279,7 +285,7 @@ class Adapter:
         """
         from ringtun.session import Session
 
-        device, options = self._device(capacity, pump, spin, offload, verify_checksums)
+        device, capacity, options = self._device(capacity, pump, spin, offload, verify_checksums)
         session: Session[Any] = Session(device, capacity, spin=spin, options=options)
         session._adapter = self
         self._sessions.add(session)
@@ -289,7 +295,7 @@ class Adapter:
     def start_async_session(
         self,
         *,
-        capacity: int = ...,
+        capacity: int | None = ...,
         pump: Pump = ...,
         spin: float = ...,
         offload: Literal[False] = ...,
@@ -299,7 +305,7 @@ class Adapter:
     def start_async_session(
         self,
         *,
-        capacity: int = ...,
+        capacity: int | None = ...,
         pump: Pump = ...,
         spin: float = ...,
         offload: Literal[True],
@@ -308,7 +314,7 @@ class Adapter:
     def start_async_session(
         self,
         *,
-        capacity: int = 4 << 20,
+        capacity: int | None = None,
         pump: Pump = "inline",
         spin: float = 0.0,
         offload: bool = False,
@@ -320,15 +326,15 @@ class Adapter:
         """
         from ringtun.aio import AsyncSession
 
-        device, options = self._device(capacity, pump, spin, offload, verify_checksums)
+        device, capacity, options = self._device(capacity, pump, spin, offload, verify_checksums)
         session: AsyncSession[Any] = AsyncSession(device, capacity, spin=spin, options=options)
         session._session._adapter = self
         self._sessions.add(session)
         return session
 
     def _device(
-        self, capacity: int, pump: Pump, spin: float, offload: bool, verify_checksums: bool
-    ) -> tuple[Device, abi.Options]:
+        self, capacity: int | None, pump: Pump, spin: float, offload: bool, verify_checksums: bool
+    ) -> tuple[Device, int, abi.Options]:
         from ringtun import abi
 
         opened = self._check_open()
@@ -341,7 +347,10 @@ class Adapter:
             options |= abi.Options.WHOLE_PACKETS
         if not verify_checksums:
             options |= abi.Options.TRUSTED_PACKETS
-        return opened.device(pump), options
+        device = opened.device(pump)
+        if capacity is None:
+            capacity = _BUFFER if device.host_fd is None else _PASSAGE
+        return device, capacity, options
 
     def statistics(self) -> Statistics:
         """What went through it, over all sessions since this process made or opened it."""

@@ -159,12 +159,14 @@ def check_flags(**flags: bool) -> None:
             raise TypeError(f"{flag} is True or False, not {value!r}")
 
 
-def check_session(capacity: int, pump: str, spin: float) -> None:
+def check_session(capacity: int | None, pump: str, spin: float) -> None:
     """What a session is started with."""
     if pump not in ("inline", "thread"):
         raise ValueError(f'pump is "inline" or "thread", not {pump!r}')
     if not isinstance(spin, (int, float)) or not 0 <= spin <= 1:
         raise ValueError(f"spin is a time from 0 to 1 second, not {spin!r}")
+    if capacity is None:
+        return
     if not isinstance(capacity, int) or not abi.is_capacity(capacity):
         raise ValueError(
             "capacity is a power of two from 131072 (128 KiB) to 67108864 (64 MiB), "
