@@ -36,6 +36,8 @@ for what in "$@"; do
         command_of systemd-analyze systemd
         command_of msibuild msitools
         command_of wixl wixl
+        command_of cabextract cabextract
+        command_of gcab gcab
         ;;
     fuzz)
         command_of clang clang

@@ -11,9 +11,20 @@ Whatever is wrong with a file, or with what should become one, is an `InstallerE
 
 from __future__ import annotations
 
+from ringtun.installer.cabinet import CabinetFile, read_cabinet, write_cabinet
 from ringtun.installer.database import Database
 from ringtun.installer.errors import FileDamaged, InstallerError
 from ringtun.installer.summary import Property
 from ringtun.installer.tables import Column, Table
 
-__all__ = ["Column", "Database", "FileDamaged", "InstallerError", "Property", "Table"]
+__all__ = [
+    "CabinetFile",
+    "Column",
+    "Database",
+    "FileDamaged",
+    "InstallerError",
+    "Property",
+    "Table",
+    "read_cabinet",
+    "write_cabinet",
+]
