@@ -5,24 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from ringtun.installer.database import Database
+from ringtun.installer.schema import FOLDERS
 from ringtun.installer.summary import Property
 from ringtun.installer.tables import Table
 
 __all__ = ["Action", "File", "describe", "files", "is_module", "sequences"]
-
-# Folders of Windows, which a Directory table names and does not make.
-_FOLDERS: Final = frozenset(
-    f"{name}Folder"
-    for name in (
-        *("AdminTools", "AppData", "CommonAppData", "CommonFiles", "CommonFiles64", "Desktop"),
-        *("Favorites", "Fonts", "LocalAppData", "MyPictures", "Personal", "ProgramFiles"),
-        *("ProgramFiles64", "ProgramMenu", "SendTo", "StartMenu", "Startup", "System"),
-        *("System16", "System64", "Temp", "Template", "Windows"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +135,7 @@ def _folder(key: object, parents: dict[object, dict[str, object]]) -> str:
     while True:
         row = parents.get(key, {})
         parent = row.get("Directory_Parent")
-        known = isinstance(key, str) and key.partition(".")[0] in _FOLDERS
+        known = isinstance(key, str) and key.partition(".")[0] in FOLDERS
         if known or parent is None or parent in seen or parent == key:
             return "/".join([f"[{key}]", *reversed(below)])
         seen.add(key)
