@@ -493,3 +493,32 @@ def test_damaged_tables_are_a_clear_error_or_a_database(
     with suppress(InstallerError):
         found = Database.from_bytes(write_compound(streams, class_id))
         assert Database.from_bytes(found.to_bytes()) == found
+
+
+def test_values_are_changed_in_their_row() -> None:
+    table = ordinary().tables["Registry"]
+    table.change("first", Name=None, Root=2)
+    assert table.get("first") == ("first", 2, r"SOFTWARE\Example", None, None, "Main")
+    assert table.named(table.rows[0])["Value"] == "#1"
+    for key, values, why in (
+        ("none", {"Root": 1}, "has no row 'none'"),
+        ("first", {"Nothing": 1}, "has no column Nothing"),
+        ("first", {"Root": "2"}, "Registry.Root: '2' is not a number"),
+        ("first", {"Root": 1 << 15}, "is not within -32767 and 32767"),
+    ):
+        before = table.rows
+        with pytest.raises(InstallerError, match=why):
+            table.change(key, **values)
+        assert table.rows == before
+
+
+def test_a_copy_is_equal_and_another() -> None:
+    original = ordinary()
+    copy = original.copy()
+    assert copy == original
+    copy.tables["Property"].put("ProductName", "Another")
+    copy.streams["more"] = b""
+    copy.summary.clear()
+    assert original == ordinary()
+    assert original.rows("Binary")[0]["Name"] == "tool.dll"
+    assert original.rows("Nothing") == []

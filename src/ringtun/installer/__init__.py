@@ -14,6 +14,7 @@ from __future__ import annotations
 from ringtun.installer.cabinet import CabinetFile, read_cabinet, write_cabinet
 from ringtun.installer.database import Database
 from ringtun.installer.errors import FileDamaged, InstallerError
+from ringtun.installer.merge import Inclusion, merge
 from ringtun.installer.summary import Property
 from ringtun.installer.tables import Column, Table
 
@@ -22,9 +23,11 @@ __all__ = [
     "Column",
     "Database",
     "FileDamaged",
+    "Inclusion",
     "InstallerError",
     "Property",
     "Table",
+    "merge",
     "read_cabinet",
     "write_cabinet",
 ]

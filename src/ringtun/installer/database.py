@@ -8,7 +8,7 @@ import stat
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ringtun.installer.compound import HEADER_SIZE, extent, read_compound, write_compound
 from ringtun.installer.errors import FileDamaged, InstallerError
@@ -63,6 +63,19 @@ class Database:
             raise InstallerError(f"there is a table {name} already")
         table = self.tables[name] = Table(name, columns)
         return table
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table, as `Table.named` gives them; none where there is no such table."""
+        table = self.tables.get(name)
+        return [] if table is None else [*map(table.named, table)]
+
+    def copy(self) -> Database:
+        """Another database that is equal to this one."""
+        found = Database(self.code_page)
+        found.tables = {name: table.copy() for name, table in self.tables.items()}
+        found.streams, found.summary = self.streams.copy(), self.summary.copy()
+        found.signed = self.signed
+        return found
 
     # ---- reading --------------------------------------------------------------------------------
 

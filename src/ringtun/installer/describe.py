@@ -45,10 +45,10 @@ def is_module(database: Database) -> bool:
 
 def files(database: Database) -> list[File]:
     """The files, in the order of their cabinet. What a row does not have is None."""
-    folders = {row.get("Component"): row.get("Directory_") for row in _rows(database, "Component")}
-    parents = {row.get("Directory"): row for row in _rows(database, "Directory")}
+    folders = {row.get("Component"): row.get("Directory_") for row in database.rows("Component")}
+    parents = {row.get("Directory"): row for row in database.rows("Directory")}
     found = []
-    for row in _rows(database, "File"):
+    for row in database.rows("File"):
         where = _folder(folders.get(row.get("Component_")), parents)
         found.append(
             File(
@@ -73,7 +73,7 @@ def sequences(database: Database) -> dict[str, list[Action]]:
                     *(row.get("Action"), row.get("Sequence"), row.get("Condition")),
                     *(row.get("BaseAction"), row.get("After")),
                 )
-                for row in _rows(database, name)
+                for row in database.rows(name)
             ]
             found[name] = sorted(actions, key=lambda action: _number(action.sequence))
     return found
@@ -118,14 +118,6 @@ def _property(number: int) -> str:
         return Property(number).name.lower()
     except ValueError:
         return str(number)
-
-
-def _rows(database: Database, name: str) -> list[dict[str, object]]:
-    table = database.tables.get(name)
-    if table is None:
-        return []
-    names = [column.name for column in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in table]
 
 
 def _folder(key: object, parents: dict[object, dict[str, object]]) -> str:

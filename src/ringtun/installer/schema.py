@@ -9,7 +9,7 @@ from ringtun.installer.database import Database
 from ringtun.installer.errors import InstallerError
 from ringtun.installer.tables import Column, Table
 
-__all__ = ["ACTIONS", "FOLDERS", "SEQUENCES", "Field", "ensure", "fields", "validate"]
+__all__ = ["ACTIONS", "FOLDERS", "SEQUENCES", "Field", "ensure", "expect", "fields", "validate"]
 
 SEQUENCES: Final = (
     "AdminExecuteSequence",
@@ -296,6 +296,9 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
 }
 
 
+_ALIKE: Final = ({"i"}, {"v"}, {"s"}, {"l"}, {"s", "l"})  # kinds whose values are the same
+
+
 @cache
 def fields(table: str) -> tuple[Field, ...]:
     """The columns of a table; empty for one that is not known."""
@@ -327,6 +330,21 @@ def ensure(database: Database, *names: str) -> Table:
                 raise InstallerError(f"the columns of a table {name} are not known")
             database.create(name, columns)
     return database.tables[names[-1]]
+
+
+def expect(database: Database, *names: str) -> None:
+    """Make sure that of these tables those that are there have the columns that are known.
+
+    `InstallerError` for one that is missing, or has values of another kind.
+    """
+    for name in names:
+        if name not in database.tables:
+            continue
+        there = {column.name: column for column in database.tables[name].columns}
+        for column, *_ in fields(name):
+            other = there.get(column.name)
+            if other is None or {column.kind, other.kind} not in _ALIKE or other.key != column.key:
+                raise InstallerError(f"its table {name} has no column {column.name} as it should")
 
 
 def validate(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ringtun.installer.errors import InstallerError
 
@@ -197,6 +197,27 @@ class Table:
             if former is not None:
                 self._rows[self.key_of(former)] = former
             raise
+
+    def named(self, row: Row) -> dict[str, Any]:
+        """A row's values by the names of their columns, each of the kind that its column has."""
+        return {column.name: value for column, value in zip(self.columns, row, strict=True)}
+
+    def change(self, *key: str | int | None, **values: Value) -> None:
+        """Give other values to the row with this key, in columns that are no part of it.
+
+        `InstallerError` if there is no such row or column, or a value is of another kind.
+        """
+        if key not in self._rows:
+            raise InstallerError(f"the table {self.name} has no row {_words(key)}")
+        row = self._row((), {**self.named(self._rows[key]), **values})
+        assert self.key_of(row) == key
+        self._rows[key] = row
+
+    def copy(self) -> Table:
+        """Another table of the same columns and rows."""
+        found = Table(self.name, self.columns)
+        found._rows = self._rows.copy()
+        return found
 
     def remove(self, *key: str | int | None) -> Row:
         """Take the row with this key out; `InstallerError` if there is none."""
