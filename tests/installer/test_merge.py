@@ -378,7 +378,7 @@ def test_disks_that_cannot_be_added_to() -> None:
     )
     into.tables["Media"].change(2, Cabinet="#second.cab")
     into.streams["second.cab"] = b"MSCF" + bytes(100)
-    assert refused(with_files(), into=into, disk=2).startswith("the cabinet of disk 2: ")
+    assert "the module: the cabinet of disk 2: " in refused(with_files(), into=into, disk=2)
     into.tables["Media"].put(5, 2, None, "#second.cab", None, None)
     assert "a disk 3 would come between others: there are 1, 2, 5" in (
         refused(with_files(), into=into, disk=3)

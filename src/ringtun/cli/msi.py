@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ringtun.cli import options, printable
+from ringtun.cli.msi_merge import merge
 
 if TYPE_CHECKING:
     from ringtun.installer import Database
@@ -29,6 +30,9 @@ SOURCE = {
 @click.group()
 def msi() -> None:
     """Look into packages and modules of Windows Installer, on any system."""
+
+
+msi.add_command(merge)
 
 
 @msi.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ringtun.installer.cabinet import CabinetFile, read_cabinet, write_cabinet
@@ -19,19 +19,13 @@ _ALL_COMPRESSED: Final = 2  # a bit of the summary's words
 _EMBEDDED: Final = "#"  # begins the name of a cabinet that is a stream
 
 
-def add_files(database: Database, disks: Mapping[int, Sequence[CabinetFile]]) -> None:
-    """Put files into the cabinets of their disks, behind those that are there.
+def add_files(database: Database, disk: int, files: Sequence[CabinetFile]) -> None:
+    """Put files into the cabinet of a disk, behind those that are there.
 
     Each is named by the key of its row in the table File. A disk that is not there yet gets a
     cabinet in the package, and has to come after all others. `InstallerError` for a disk whose
     files are not in a cabinet within the package, or in one that cannot be read.
     """
-    for disk, files in sorted(disks.items()):
-        if files:
-            _add(database, disk, files)
-
-
-def _add(database: Database, disk: int, files: Sequence[CabinetFile]) -> None:
     media, rows = ensure(database, "Media"), ensure(database, "File")
     last, stream, former = _open(database, disk)
     added = {file.name: number for number, file in enumerate(files, last + 1)}
@@ -62,6 +56,8 @@ def _open(database: Database, disk: int) -> tuple[int, str, list[CabinetFile]]:
     disks = _disks(database)
     row = media.get(disk)
     if row is None:
+        if disk < 1:
+            raise InstallerError(f"there is no disk {disk}: they are counted from 1")
         if any(other > disk for _, other in disks):
             numbers = ", ".join(str(other) for _, other in disks)
             raise InstallerError(

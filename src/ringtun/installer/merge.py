@@ -7,7 +7,8 @@ defaults, which are what stands in its tables.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,17 +72,30 @@ def merge(database: Database, inclusions: Iterable[Inclusion]) -> Database:
     merged = database.copy()
     check_package(merged)
     disks: dict[int, list[CabinetFile]] = {}
+    names: dict[int, str] = {}
     for inclusion in inclusions:
-        try:
-            disks.setdefault(inclusion.disk, []).extend(_merge(merged, inclusion))
-        except InstallerError as error:
-            if error.file is None:
-                error.file = inclusion.name
-            raise
+        with _named(inclusion.name):
+            files = _merge(merged, inclusion)
+        disks.setdefault(inclusion.disk, []).extend(files)
+        names.setdefault(inclusion.disk, inclusion.name)
     check_dependencies(merged)
-    add_files(merged, disks)
+    for disk, files in sorted(disks.items()):
+        if files:
+            with _named(names[disk]):
+                add_files(merged, disk, files)
     give_package_code(merged)
     return merged
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors without a file get this name for one."""
+    try:
+        yield
+    except InstallerError as error:
+        if error.file is None:
+            error.file = name
+        raise
 
 
 def _merge(database: Database, inclusion: Inclusion) -> list[CabinetFile]:
