@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import struct
 import uuid
@@ -13,6 +12,7 @@ from typing import Any, Final
 from ringtun.installer.compound import HEADER_SIZE, extent, read_compound, write_compound
 from ringtun.installer.errors import FileDamaged, InstallerError
 from ringtun.installer.names import pack, unpack
+from ringtun.installer.output import write_whole
 from ringtun.installer.strings import StringPool
 from ringtun.installer.summary import SUMMARY, PropertyValue, read_summary, summary_stream
 from ringtun.installer.tables import Column, Row, Table, Value
@@ -185,18 +185,7 @@ class Database:
         except InstallerError as error:
             error.file = os.fspath(path)
             raise
-        target = os.path.realpath(path)
-        partial = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.partial")
-        try:
-            with open(partial, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        except BaseException:
-            if os.path.lexists(partial):
-                os.unlink(partial)
-            raise
+        write_whole(path, data)
 
 
 # ---- rows as they are stored: numbers, of which a string is one ---------------------------------
