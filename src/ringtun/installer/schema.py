@@ -101,6 +101,10 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Set         S255  Text
         Description S255  Text
     """,
+    "AppSearch": """
+        Property    s72!  Identifier
+        Signature_  s72!  Identifier
+    """,
     "Binary": """
         Name        s72!  Identifier
         Data        v0    Binary
@@ -112,6 +116,11 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Attributes  i2
         Condition   S255  Condition
         KeyPath     S72   Identifier  File;Registry;ODBCDataSource.1
+    """,
+    "Condition": """
+        Feature_    s38!  Identifier  Feature.1
+        Level       i2!   0..32767
+        Condition   S255  Condition
     """,
     "CreateFolder": """
         Directory_  s72!  Identifier  Directory.1
@@ -128,6 +137,16 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Directory   s72!  Identifier
         Directory_Parent S72 Identifier Directory.1
         DefaultDir  l255  DefaultDir
+    """,
+    "Environment": """
+        Environment s72!  Identifier
+        Name        l255  Text
+        Value       L255  Formatted
+        Component_  s72   Identifier  Component.1
+    """,
+    "Error": """
+        Error       i2!   0..32767
+        Message     L0    Template
     """,
     "Feature": """
         Feature     s38!  Identifier
@@ -158,6 +177,16 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Name        s72!  Identifier
         Data        v0    Binary
     """,
+    "IniFile": """
+        IniFile     s72!  Identifier
+        FileName    l255  Filename
+        DirProperty S72   Identifier
+        Section     l96   Formatted
+        Key         l128  Formatted
+        Value       l255  Formatted
+        Action      i2    =0;1;3
+        Component_  s72   Identifier  Component.1
+    """,
     "LaunchCondition": """
         Condition   s255! Condition
         Description l255  Formatted
@@ -174,6 +203,18 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Component   s72!  Identifier  Component.1
         ModuleID    s72!  Identifier  ModuleSignature.1
         Language    i2!   ModuleSignature.2
+    """,
+    "ModuleConfiguration": """
+        Name        s72!  Identifier
+        Format      i2    0..3
+        Type        S72   Text
+        ContextData L0    Text
+        DefaultValue L0   Text
+        Attributes  I4    0..3
+        DisplayName L72   Text
+        Description L0    Text
+        HelpLocation S72  Text
+        HelpKeyword S72   Text
     """,
     "ModuleDependency": """
         ModuleID    s72!  Identifier  ModuleSignature.1
@@ -198,6 +239,24 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         Language    i2!
         Version     s32   Version
     """,
+    "ModuleSubstitution": """
+        Table       s72!  Identifier
+        Row         s72!  Text
+        Column      s72!  Identifier
+        Value       L0    Text
+    """,
+    "MsiAssembly": """
+        Component_  s72!  Identifier  Component.1
+        Feature_    s38   Identifier  Feature.1
+        File_Manifest S72 Identifier  File.1
+        File_Application S72 Identifier File.1
+        Attributes  I2    0..1
+    """,
+    "MsiAssemblyName": """
+        Component_  s72!  Identifier  Component.1
+        Name        s255! Text
+        Value       s255  Text
+    """,
     "MsiFileHash": """
         File_       s72!  Identifier  File.1
         Options     i2    0..32767
@@ -209,6 +268,13 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
     "Property": """
         Property    s72!  Identifier
         Value       l0    Text
+    """,
+    "RegLocator": """
+        Signature_  s72!  Identifier
+        Root        i2    0..3
+        Key         s255  RegPath
+        Name        S255  Formatted
+        Type        I2    0..18
     """,
     "Registry": """
         Registry    s72!  Identifier
@@ -224,6 +290,13 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         FileName    L255  WildCardFilename
         DirProperty s72   Property
         InstallMode i2    =1;2;3
+    """,
+    "RemoveRegistry": """
+        RemoveRegistry s72! Identifier
+        Root        i2    -1..3
+        Key         l255  RegPath
+        Name        L255  Formatted
+        Component_  s72   Identifier  Component.1
     """,
     "ServiceControl": """
         ServiceControl s72! Identifier
@@ -265,6 +338,17 @@ KeyFormatted;CustomSource;Property;Cabinet;Shortcut;URL;DefaultDir
         DisplayResourceId I2 0..32767
         DescriptionResourceDLL S255 Formatted
         DescriptionResourceId I2 0..32767
+    """,
+    "Signature": """
+        Signature   s72!  Identifier
+        FileName    s255  Text
+        MinVersion  S20   Text
+        MaxVersion  S20   Text
+        MinSize     I4    0..2147483647
+        MaxSize     I4    0..2147483647
+        MinDate     I4    0..2147483647
+        MaxDate     I4    0..2147483647
+        Languages   S255  Language
     """,
     "Upgrade": """
         UpgradeCode s38!  Guid
