@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ MAY_KNOW = {
 }
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """Each module of ringtun, and the rooms of ringtun that it imports."""
     found = {}
