@@ -38,6 +38,7 @@ from ringtun.doctor import Finding
 from ringtun.host.offload import Offload
 from ringtun.installer import Database
 from ringtun.installer.describe import Action, File, describe
+from ringtun.installer.rules import RULES, report
 from ringtun.testing import conformance, netns, pytest_plugin
 from ringtun.testing.conformance import packet
 from tests.services import Service
@@ -248,6 +249,24 @@ def test_the_fields_of_a_record(record: type[Any]) -> None:
 
 def test_the_fields_of_an_inspection() -> None:
     assert fields_in("cli.md", "describe") == list(describe(Database()))
+
+
+def test_the_fields_of_a_check() -> None:
+    assert fields_in("cli.md", "check") == [*report([])]
+    assert fields_in("cli.md", "finding of check") == [
+        entry.name for entry in fields(installer.Finding)
+    ]
+
+
+def test_every_rule_for_databases_is_listed() -> None:
+    text = (ROOT / "docs/installer-format.md").read_text()
+    listed = re.findall(r"^\| `([\w-]+)` \| (\w*) \| (.*) \|$", text, re.M)
+    assert listed == [
+        (rule.name, rule.ice or "", f"{rule.text}{' *Warning.*' * (rule.severity == 'warning')}")
+        for about in (None, "installation", "module")
+        for rule in RULES
+        if rule.about == about
+    ]
 
 
 def test_the_fields_of_show_and_echo() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ from ringtun.cli.msi_merge import merge
 if TYPE_CHECKING:
     from ringtun.installer import Database
     from ringtun.installer.describe import Action
+    from ringtun.installer.rules import Finding
 
 __all__ = ["msi"]
 
+COLORS = {"warning": "yellow", "error": "red"}
 # What the bits of the summary's words say: without, and with.
 SOURCE = {
     1: ("long names", "short names"),
@@ -29,7 +32,7 @@ SOURCE = {
 
 @click.group()
 def msi() -> None:
-    """Look into packages and modules of Windows Installer, on any system."""
+    """Packages and modules of Windows Installer, on any system."""
 
 
 msi.add_command(merge)
@@ -48,6 +51,38 @@ def inspect(file: str, as_json: bool) -> None:
         click.echo(json.dumps(describe(database), indent=2))
     else:
         _show(database)
+
+
+@msi.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--strict", is_flag=True, help="Warnings count as errors do.")
+@options.as_json
+def check(file: str, strict: bool, as_json: bool) -> None:
+    """Say what in FILE, an .msi or .msm, breaks the rules that such files keep to.
+
+    Exit status 1 where there is an error; a warning is none, but with `--strict`.
+    """
+    from ringtun.installer import Database
+    from ringtun.installer.rules import check, report
+
+    findings = check(Database.read(file))
+    if as_json:
+        click.echo(json.dumps(report(findings), indent=2))
+    else:
+        _list(findings)
+    if any(strict or finding.severity == "error" for finding in findings):
+        sys.exit(1)
+
+
+def _list(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        severity = click.style(f"{finding.severity:<7}", fg=COLORS[finding.severity])
+        ice = f" ({finding.ice})" if finding.ice else ""
+        place = [part for part in (finding.table, finding.row) if part is not None]
+        where = f"{' '.join(place)}: " if place else ""
+        click.echo(f"{severity}  {finding.rule}{ice}: {printable(where + finding.message)}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    click.echo(f"{_many(errors, 'error')}, {_many(len(findings) - errors, 'warning')}.")
 
 
 def _show(database: Database) -> None:

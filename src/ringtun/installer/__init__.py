@@ -15,6 +15,7 @@ from ringtun.installer.cabinet import CabinetFile, read_cabinet, write_cabinet
 from ringtun.installer.database import Database
 from ringtun.installer.errors import FileDamaged, InstallerError
 from ringtun.installer.merge import Inclusion, merge
+from ringtun.installer.rules import Finding, check
 from ringtun.installer.summary import Property
 from ringtun.installer.tables import Column, Table
 
@@ -23,10 +24,12 @@ __all__ = [
     "Column",
     "Database",
     "FileDamaged",
+    "Finding",
     "Inclusion",
     "InstallerError",
     "Property",
     "Table",
+    "check",
     "merge",
     "read_cabinet",
     "write_cabinet",

@@ -39,8 +39,10 @@ class Action:
 
 
 def is_module(database: Database) -> bool:
-    """Whether it is a merge module."""
-    return "ModuleSignature" in database.tables
+    """Whether it is a merge module. A product has the signatures of those merged into it, too."""
+    if any(row.get("Property") == "ProductCode" for row in database.rows("Property")):
+        return False
+    return "ModuleSignature" in database.tables or "ModuleComponents" in database.tables
 
 
 def files(database: Database) -> list[File]:
