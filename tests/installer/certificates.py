@@ -41,7 +41,6 @@ class Authority:
     def packed(self, identity: Identity, password: str) -> Path:
         """The same as PKCS #12."""
         file = self.folder / "leaf.p12"
-        assert identity.certificate is not None
         assert identity.key is not None
         _openssl(
             *("pkcs12", "-export", "-in", identity.certificate, "-inkey", identity.key),

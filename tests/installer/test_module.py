@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ringtun.installer import Database, InstallerError, Property, read_cabinet
-from ringtun.installer.module import CABINET, Module
+from ringtun.installer.merge import CABINET
+from ringtun.installer.module import Module
 from ringtun.installer.parts import (
     Action,
     ActionType,

@@ -92,7 +92,7 @@ def test_a_certificate_and_its_key_in_one_file(
 ) -> None:
     password = tmp_path / "password"
     password.write_text("secret")
-    packed = Identity(authority.packed(acme, "secret"), password_file=password)
+    packed = Identity(authority.packed(acme, "secret"), password=password)
     assert verify(sign(dll, packed), authority.root).part("O") == "Acme, Inc."
     password.write_text("wrong")
     with pytest.raises(InstallerError, match="Wrong password"):

@@ -18,6 +18,7 @@ from ringtun.installer.codes import as_code
 from ringtun.installer.database import Database
 from ringtun.installer.errors import InstallerError
 from ringtun.installer.files import add_file, file_name
+from ringtun.installer.merge import CABINET
 from ringtun.installer.parts import (
     Action,
     ActionType,
@@ -31,9 +32,7 @@ from ringtun.installer.schema import ACTIONS, SEQUENCES, ensure, validate
 from ringtun.installer.summary import Property
 from ringtun.installer.tables import Table, Value
 
-__all__ = ["CABINET", "Module"]
-
-CABINET: Final = "MergeModule.CABinet"
+__all__ = ["Module"]
 
 # What the summary calls a platform, and the first version of Windows Installer that knows it.
 _PLATFORMS: Final = {"x64": ("x64", 200), "x86": ("Intel", 200), "arm64": ("Arm64", 500)}

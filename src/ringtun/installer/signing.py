@@ -34,16 +34,17 @@ _PART: Final = re.compile(r"(?<!\\)/(?=[A-Za-z0-9.]+=)")
 class Identity:
     """Who signs: a certificate with its key, in files.
 
-    ``certificate`` is PEM or DER, or PKCS #12 (``.p12``, ``.pfx``) with the key in it; ``chain``
-    has the certificates between it and a root; ``password_file`` the key's password. ``timestamp``
-    is the address of an RFC 3161 server, without which a signature ends with its certificate.
-    ``options`` are further ones of osslsigncode's, as for a key in hardware.
+    ``certificate`` is PEM or DER, or PKCS #12 (``.p12``, ``.pfx``) with the key in it; ``key`` may
+    be what a token calls it instead. ``chain`` has the certificates between it and a root,
+    ``password`` the key's password. ``timestamp`` is the address of an RFC 3161 server, without
+    which a signature ends with its certificate. ``options`` are further ones of osslsigncode's, as
+    for a token.
     """
 
-    certificate: StrPath | None = None
+    certificate: StrPath
     key: StrPath | None = None
     chain: StrPath | None = None
-    password_file: StrPath | None = None
+    password: StrPath | None = None
     timestamp: str | None = None
     options: Sequence[str] = ()
 
@@ -71,12 +72,11 @@ def sign(data: bytes, identity: Identity, description: str | None = None) -> byt
     ``description`` is what Windows shows when it asks whether to let it run. `InstallerError` says
     why it cannot be signed: osslsigncode's words, or that it is missing.
     """
-    command = ["sign", "-h", "sha256"]
-    if identity.certificate is not None:
-        pkcs12 = os.fspath(identity.certificate).lower().endswith(_PKCS12)
-        command += ["-pkcs12" if pkcs12 else "-certs", os.fspath(identity.certificate)]
+    certificate = os.fspath(identity.certificate)
+    pkcs12 = certificate.lower().endswith(_PKCS12)
+    command = ["sign", "-h", "sha256", "-pkcs12" if pkcs12 else "-certs", certificate]
     for option, value in (
-        *(("-key", identity.key), ("-ac", identity.chain), ("-readpass", identity.password_file)),
+        *(("-key", identity.key), ("-ac", identity.chain), ("-readpass", identity.password)),
         *(("-ts", identity.timestamp), ("-n", description)),
     ):
         if value is not None:
@@ -109,7 +109,7 @@ def verify(data: bytes, trusted: StrPath | None = None) -> Signature:
     signers = _CERTIFICATE.findall(done.stdout)
     if done.returncode or len(signers) != 1:
         raise InstallerError(_verdict(done, len(signers)))
-    parts = [part.partition("=") for part in _PART.split(signers[0].strip()) if part]
+    parts = [part.partition("=") for part in _PART.split(signers[0]) if part]
     time = _TIME.search(done.stdout)
     return Signature(
         tuple((n, value.replace("\\/", "/")) for n, _, value in parts), time and time[1]
