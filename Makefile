@@ -16,13 +16,14 @@ FUZZED := $(wildcard $(addprefix src/ringtun/native/,checksum.c segment.c coales
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -g -Isrc/ringtun/native \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-.PHONY: help demo test docs soak fuzz check lint types format bench bench-quick \
+.PHONY: help demo test docs soak fuzz msm check lint types format bench bench-quick \
 	bench-docs clean
 
 help:
 	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
 	@echo "make test    run the tests"
 	@echo "make docs    build the documentation into build/docs"
+	@echo "make msm     build the merge modules for Windows into build (WINTUN= and SIGN=)"
 	@echo "make check   all that CI runs: format, lint, types, documentation, tests"
 	@echo "make soak    the long tests"
 	@echo "make fuzz    fuzz the native core, each fuzzer for FUZZ_SECONDS= (60)"
@@ -44,6 +45,17 @@ soak: build/ready build/ready-to-test
 docs: build/ready-to-document
 	$(BIN)/sphinx-build -E -a -W --keep-going -n -q -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
+
+# Wintun's release, unpacked, by default fetched; and options such as --sign and --sign-key.
+WINTUN ?= build/wintun
+SIGN ?=
+
+msm: build/ready $(WINTUN)
+	@scripts/need.sh msm
+	@$(BIN)/ringtun msm build --wintun $(WINTUN) --output build $(SIGN)
+
+build/wintun: | build/ready
+	@$(BIN)/python scripts/fetch_wintun.py $@
 
 fuzz: $(FUZZERS:%=build/fuzz/%)
 	@for name in $(FUZZERS); do \
@@ -99,7 +111,7 @@ build/ready: $(NATIVE) scripts/need.sh
 	@mkdir -p build && touch $@
 
 build/ready-to-test: scripts/need.sh
-	@scripts/need.sh test
+	@scripts/need.sh test msm
 	@mkdir -p build && touch $@
 
 build/ready-to-document: build/ready

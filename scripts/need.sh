@@ -38,10 +38,12 @@ for what in "$@"; do
         command_of wixl wixl
         command_of cabextract cabextract
         command_of gcab gcab
+        command_of openssl openssl
+        ;;
+    msm)
         command_of x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
         command_of i686-w64-mingw32-gcc gcc-mingw-w64-i686
         command_of osslsigncode osslsigncode
-        command_of openssl openssl
         need 'test -e /etc/ssl/certs/ca-certificates.crt' ca-certificates
         ;;
     fuzz)

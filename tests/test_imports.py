@@ -52,6 +52,7 @@ MAY_KNOW = {
         *("arguments", "device", "driver", "errors", "events", "host", "info", "statistics"),
     },
     "installer": set(),
+    "msm": {"installer"},
 }
 
 

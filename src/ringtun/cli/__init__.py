@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "echo": "Answer pings on an adapter.",
     "driver": "Run the driver service: adapters for programs without rights.",
     "msi": "Look into packages and modules of Windows Installer, and check them.",
+    "msm": "Build the merge module that brings the Wintun driver into Windows products.",
     "doctor": "What stands in the way on this machine, and the cure.",
     "demo": "Show it at work: two adapters, a program between them, ping, TCP and UDP across.",
     "completion": "The script that completes command lines, for bash, zsh or fish.",
