@@ -40,11 +40,15 @@ class Request:
 
 
 class MalformedRequest(ValueError):
-    """A message that is none; ``descriptors`` that came along are the receiver's, to be closed."""
+    """A message that is none; ``descriptors`` that came along are the receiver's, to be closed.
 
-    def __init__(self, why: str, descriptors: tuple[int, ...]) -> None:
+    With ``shortage`` it may have been one: the receiver could not take all its descriptors.
+    """
+
+    def __init__(self, why: str, descriptors: tuple[int, ...], *, shortage: bool = False) -> None:
         super().__init__(why)
         self.descriptors = descriptors
+        self.shortage = shortage
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ def receive_request(connection: socket.socket) -> Request | None:
     descriptors = _rights_of(ancillary)
     if not message and not descriptors and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         return None
+    if flags & socket.MSG_CTRUNC and len(descriptors) < _DESCRIPTORS_MAX:
+        raise MalformedRequest("no room for its descriptors here", descriptors, shortage=True)
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(descriptors) > _DESCRIPTORS_MAX:
         raise MalformedRequest("the request is too long, or has too many descriptors", descriptors)
     if len(message) < _HEADER.size:

@@ -51,7 +51,6 @@ _ERRORS: dict[str, type[Exception]] = {
     "AdapterBusy": errors.AdapterBusy,
     "PermissionDenied": errors.AdapterPermissionError,
     "Unavailable": errors.DriverUnavailable,
-    "SystemFailure": OSError,
 }
 
 
@@ -181,6 +180,8 @@ def _error(name: str, values: dict[str, Any]) -> Exception:
     code, message = values.get("errno", errno.EPROTO), str(values.get("message", name))
     if kind in _ERRORS:
         return _ERRORS[kind](code, message)
+    if kind == "SystemFailure":
+        return OSError(code, f"the driver service could not: {message}")
     if kind == "InvalidArgument":
         return ValueError(message)
     return errors.DriverUnavailable(errno.EPROTO, f"the driver service says: {name} {values}")

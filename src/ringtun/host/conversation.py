@@ -8,6 +8,8 @@ Each opens its netlink socket inside the namespace, in a thread of its own, and 
 from __future__ import annotations
 
 import errno
+import gc
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,6 +21,8 @@ __all__ = ["converse", "doing"]
 
 T = TypeVar("T")
 
+_TAKEN = 8  # descriptors, by an IPRoute and its event loop
+
 
 def converse(namespace: Namespace, talk: Callable[[Any], T]) -> T:
     """Call ``talk`` with an ``IPRoute`` opened, used and closed in one thread of the namespace."""
@@ -26,10 +30,29 @@ def converse(namespace: Namespace, talk: Callable[[Any], T]) -> T:
     def conversation() -> T:
         from pyroute2 import IPRoute
 
+        _need_descriptors()
         with IPRoute(ext_ack=True) as netlink:
             return talk(netlink)
 
     return namespace.run(conversation)
+
+
+def _need_descriptors() -> None:
+    """Netlink's library that lacks one half-way leaves the others to the garbage collector."""
+    opened: list[int] = []
+    try:
+        for _ in range(_TAKEN):
+            opened.append(os.eventfd(0, os.EFD_CLOEXEC))
+    except OSError as error:
+        gc.collect()
+        raise OSError(
+            error.errno,
+            f"too few descriptors are left to ask the kernel ({error.strerror}): close some, or "
+            "raise the limit (ulimit -n)",
+        ) from None
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The interface is ``org.ringtun.Driver.varlink`` beside this file, as the service
 
 import asyncio
 import errno
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -142,6 +143,8 @@ _REPLIES: tuple[tuple[type[Exception], type[TypedVarlinkErrorReply]], ...] = (
 
 def _reply(error: Exception) -> TypedVarlinkErrorReply:
     """What a failure is to the other side."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     code = getattr(error, "errno", None) or errno.EINVAL
     message = getattr(error, "strerror", None) or str(error)
     for kind, reply in _REPLIES:
@@ -367,11 +370,15 @@ class Driver(VarlinkInterface, name=INTERFACE):
     # ---- the rest -------------------------------------------------------------------------------
 
     async def _hold(self, entry: Entry) -> _Adapter:
-        if self._ended:  # meanwhile
+        try:
+            state = await self._state(entry)
+            if self._ended:  # meanwhile
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
+        except BaseException:
             await self._adapters.close(entry)
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
+            raise
         self._opened.append(entry)
-        return {"adapter": await self._state(entry)}
+        return {"adapter": state}
 
     async def _state(self, entry: Entry) -> AdapterState:
         return _state(entry, await self._adapters.in_thread(entry.opened.info))
@@ -379,7 +386,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
     async def _answer(self, work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, MemoryError, ValueError, TypeError) as error:
             raise _reply(error) from error
 
     @property

@@ -20,6 +20,7 @@ from ringtun.wire import close_all
 __all__ = ["close_apart", "impatient", "no_signal_matters"]
 
 _TICK = 0.001  # seconds
+_SHORTAGE_PAUSE = 0.2  # seconds until a thread is asked for again
 
 
 def no_signal_matters(loop: asyncio.AbstractEventLoop) -> None:
@@ -53,7 +54,15 @@ def close_apart(descriptors: Sequence[int], closed: Callable[[], None]) -> bool:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             closed()
 
-    threading.Thread(target=close, name="ringtun-closer", daemon=True).start()
+    loop = asyncio.get_running_loop()
+
+    def start() -> None:
+        try:
+            threading.Thread(target=close, name="ringtun-closer", daemon=True).start()
+        except RuntimeError:  # the system has none to give
+            loop.call_later(_SHORTAGE_PAUSE, start)
+
+    start()
     return True
 
 

@@ -106,7 +106,8 @@ class _Connection:
         except (BlockingIOError, InterruptedError):
             return
         except MalformedRequest as malformed:
-            self._answer(Answer(Status.INVALID_PARAMETER))
+            short = Status.INSUFFICIENT_RESOURCES
+            self._answer(Answer(short if malformed.shortage else Status.INVALID_PARAMETER))
             self._loop.remove_reader(self._socket)
             self._give_up(malformed.descriptors)
             return

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ringtun.driver.registration import Refusal
@@ -34,6 +34,10 @@ def listen(path: Path, kind: socket.SocketKind, mode: int, group: int | None) ->
             os.chown(path, -1, group)
         os.chmod(path, mode)
         listener.listen(_BACKLOG)  # only now: whoever came before was refused
+    except OSError as error:
+        listener.close()
+        what = f"the socket {path} cannot be made: {error.strerror}"
+        raise type(error)(error.errno, what) from error
     except BaseException:
         listener.close()
         raise
@@ -58,6 +62,7 @@ class Listener:
         self._what = what
         self._quota = quota
         self._welcome = welcome
+        self._short = False  # of descriptors, when it last looked
         self._loop = asyncio.get_running_loop()
         listening.setblocking(False)
         self._loop.add_reader(listening, self._accept)
@@ -68,19 +73,24 @@ class Listener:
         except BlockingIOError:
             return
         except OSError as error:  # short of descriptors, or the client has gone
-            _log.warning("%s: no connection is taken: %s", self._what, error.strerror)
+            if not self._short:
+                _log.warning("%s: no connection is taken: %s", self._what, error.strerror)
+            self._short = True
             self._loop.remove_reader(self._socket)
             self._loop.call_later(_SHORTAGE_PAUSE, self._resume)
             return
-        try:
-            peer = peer_of(connection)
-            self._quota.connect(peer)
-        except (OSError, Refusal) as error:
-            _log.warning("%s: a connection is refused: %s", self._what, error)
-            with impatient():
-                connection.close()
-            return
-        self._welcome(connection, peer)
+        self._short = False
+        with ExitStack() as stack:
+            stack.callback(_drop, connection)
+            try:
+                peer = peer_of(connection)
+                self._quota.connect(peer)
+                stack.callback(self._quota.disconnect, peer)
+                self._welcome(connection, peer)
+            except (OSError, Refusal) as error:
+                _log.warning("%s: a connection is refused: %s", self._what, error)
+                return
+            stack.pop_all()
 
     def _resume(self) -> None:
         if self._socket.fileno() >= 0:
@@ -94,3 +104,8 @@ class Listener:
         with impatient():
             self._socket.close()
         return True
+
+
+def _drop(connection: socket.socket) -> None:
+    with impatient():
+        connection.close()

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
@@ -61,7 +62,16 @@ def run(configuration: Configuration, directory: Path) -> None:
         devices.chmod(0o755)
         stack.callback(os.close, _lock(directory))
         executor = stack.enter_context(ThreadPoolExecutor(_WORKERS, "ringtun-request"))
+        _start_all(executor)
         asyncio.run(_serve(configuration, directory, devices, executor))
+
+
+def _start_all(executor: ThreadPoolExecutor) -> None:
+    """Each worker now: later the system may have no thread to give."""
+    started = threading.Barrier(_WORKERS + 1)
+    for _ in range(_WORKERS):
+        executor.submit(started.wait)
+    started.wait()
 
 
 def _lock(directory: Path) -> int:
