@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -35,6 +36,7 @@ group = {NOBODY}
 [limits]
 connections = {CONNECTIONS}
 memory = 1_000_000
+sealed = 400_000
 adapters = 1
 [[adapter]]
 name = "mine0"
@@ -144,6 +146,36 @@ def test_a_user_makes_what_is_granted_within_its_limits(service: Service) -> Non
 
     as_nobody(work)
     assert "own0" not in {info.name for info in ringtun.list_adapters(backend="service")}
+
+
+def test_memory_that_its_user_sealed_has_a_limit_of_its_own(service: Service) -> None:
+    """Rings in it fit once, and others beside them; and again once they are closed."""
+    devices = service.directory / "devices"
+
+    def register(name: str, *, seal: bool) -> tuple[ServiceHandle, int]:
+        with Offer(abi.RING_MIN_CAPACITY) as offer:
+            for ring in (offer.to_client, offer.to_host) if seal else ():
+                fcntl.fcntl(ring.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
+            handle = ServiceHandle(os.fspath(devices / name))
+            code, payload = abi.IOCTL_REGISTER_RINGS, offer.rings.pack()
+            return handle, handle.register(code, payload, offer.descriptors)
+
+    def work() -> None:
+        with ringtun.create_adapter("own0", backend="service"):
+            for _ in range(3):
+                one, status = register("mine0", seal=True)
+                assert status == Status.SUCCESS
+                refused, status = register("own0", seal=True)
+                assert status == Status.INSUFFICIENT_RESOURCES
+                other, status = register("own0", seal=False)
+                assert status == Status.SUCCESS
+                for handle in (one, refused, other):
+                    handle.close()
+
+    before = service.holdings()
+    as_nobody(work)
+    until(lambda: service.holdings() == before)
+    assert any("more than 400000 bytes of rings with F_SEAL_SEAL" in line for line in service.lines)
 
 
 def test_a_flood_of_connections_is_one_users_trouble(service: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ringtun import abi
@@ -161,11 +161,13 @@ class Handle:
         to_host_space: Space | None = None,
         spin: float = 0.0,
         foreign: bool = False,
+        allow_holes: Callable[[int], None] = lambda size: None,
     ) -> None:
         """Take an offer of rings, and connect the adapter: it returns once packets flow.
 
         ``threads`` that have moved packets look for more for ``spin`` seconds before they wait.
-        ``foreign``: it is another process's, which takes ``threads``.
+        ``foreign``: it is another process's, which takes ``threads``. ``allow_holes`` as `accept`
+        has it.
 
         Raises `Refusal`, and what the host raises; the adapter is as it was then.
         """
@@ -181,7 +183,7 @@ class Handle:
                     Status.INVALID_DEVICE_REQUEST,
                     "this handle had its registration: open the device again",
                 )
-            registration = accept(code, payload, descriptors)
+            registration = accept(code, payload, descriptors, allow_holes=allow_holes)
             engine = None
             try:
                 self._drained = adapter._host.connect(can_offload())

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,8 +68,17 @@ class Registration:
         self.to_host.close()
 
 
-def accept(code: int, payload: bytes, descriptors: Sequence[int]) -> Registration:
+def accept(
+    code: int,
+    payload: bytes,
+    descriptors: Sequence[int],
+    *,
+    allow_holes: Callable[[int], None] = lambda size: None,
+) -> Registration:
     """Check and map an offer: the request ``code``, its ``payload``, its ``descriptors``.
+
+    ``allow_holes`` is told how many bytes there are that the client can take pages out of, which
+    then are the driver's to pay for; it may raise `Refusal`.
 
     The descriptors stay the caller's. Raises `Refusal`, or the ``OSError`` of a driver that is out
     of descriptors or memory; nothing is kept then.
@@ -93,8 +102,12 @@ def accept(code: int, payload: bytes, descriptors: Sequence[int]) -> Registratio
     registration = Registration(to_client, to_host)
     try:
         # Only now: an offer that is refused for anything else can be mended and made again.
+        holes = 0
         for name, ring in (("Send", offer.send), ("Receive", offer.receive)):
-            _lock(name, descriptors[ring.ring - 1], ring.ring_size)
+            if not _lock(name, descriptors[ring.ring - 1], ring.ring_size):
+                holes += ring.ring_size
+        if holes:
+            allow_holes(holes)
     except BaseException:
         registration.close()
         raise
@@ -116,8 +129,7 @@ def accept_space(payload: bytes, descriptors: Sequence[int]) -> tuple[Space, Spa
         raise Refusal(Status.INVALID_PARAMETER, "an index is no descriptor that came along")
     fd = descriptors[offer.memory - 1]
     memory = _map("Space", fd, abi.SPACE_SIZE)
-    _lock("Space", fd, abi.SPACE_SIZE)
-    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _F_SEAL_FUTURE_WRITE:
+    if not _lock("Space", fd, abi.SPACE_SIZE):
         raise _bad_memory("Space", "must not carry F_SEAL_SEAL")
     spaces = []
     for where, index in (
@@ -183,14 +195,18 @@ def _map(name: str, fd: int, size: int) -> Mapping:
         raise _bad_memory(name, f"cannot be mapped: {error.strerror}") from error
 
 
-def _lock(name: str, fd: int, size: int) -> None:
+def _lock(name: str, fd: int, size: int) -> bool:
     """From here on nobody can punch holes into the memory; mappings that are there stay writable.
 
-    Whose F_SEAL_SEAL forbids that keeps the power to punch.
+    False: the client's own F_SEAL_SEAL forbids that, and so it keeps the power to punch.
     """
-    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SEAL:
+    locked = True
+    try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
+    except PermissionError:
+        locked = False
     _refuse_holes(name, fd, size)
+    return locked
 
 
 def _refuse_holes(name: str, fd: int, size: int) -> None:

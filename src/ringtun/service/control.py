@@ -503,7 +503,7 @@ class ControlServer:
         )
 
         def ended() -> None:
-            self._quota.disconnect(peer)
+            self._quota.give_back(peer, "connections")
             self._transports.discard(transport)
             if driver.monitors:
                 transport.abort()  # it may wait for ever for room in the socket

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from ringtun.errors import AdapterNotFound
 from ringtun.service.descriptors import close_apart, impatient
 from ringtun.service.listener import Listener, listen
 from ringtun.service.peer import Peer
-from ringtun.service.quota import Quota
+from ringtun.service.quota import Kind, Quota
 from ringtun.wire import Answer, MalformedRequest, Request, pack_statistics, receive_request
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class _Connection:
         self._peer = peer
         self._handle = Handle(server.adapter)
         self._spaces: tuple[Space, Space] | None = None
-        self._charged = 0  # bytes of the peer's quota
+        self._charges: list[tuple[Kind, int]] = []  # to the peer's quota
         self._closing_apart = False  # descriptors of the last request: until then none is read
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -138,7 +139,7 @@ class _Connection:
     def _gave_up(self) -> None:
         self._closing_apart = False
         if self._closed:
-            self._server.quota.disconnect(self._peer)
+            self._server.quota.give_back(self._peer, "connections")
         elif self in self._server.connections:  # else it is being closed
             self._loop.add_reader(self._socket, self._readable)
 
@@ -178,9 +179,9 @@ class _Connection:
         server = self._server
         if not server.may_open(self._peer):
             raise Refusal(Status.ACCESS_DENIED, f"{self._peer} may not open it")
-        charged = server.quota.take(self._peer, _ring_bytes(request.payload))
         to_client, to_host = self._spaces or (None, None)
         try:
+            self._charge("memory", _ring_bytes(request.payload))
             self._handle.register(
                 request.code,
                 request.payload,
@@ -190,15 +191,23 @@ class _Connection:
                 to_host_space=to_host,
                 spin=server.spin,
                 foreign=True,
+                allow_holes=partial(self._charge, "sealed"),
             )
         except BaseException:
-            server.quota.give_back(self._peer, charged)
+            self._give_back()
             raise
-        self._charged = charged
         _log.info("%s: connected to %s", server.adapter.name, self._peer)
 
+    def _charge(self, kind: Kind, amount: int) -> None:
+        self._server.quota.take(self._peer, kind, amount)
+        self._charges.append((kind, amount))
+
+    def _give_back(self) -> None:
+        while self._charges:
+            self._server.quota.give_back(self._peer, *self._charges.pop())
+
     def _set_space(self, request: Request) -> None:
-        if self._spaces is not None or self._charged:
+        if self._spaces is not None or self._charges:
             raise Refusal(Status.INVALID_DEVICE_REQUEST, "it comes once, before the rings")
         self._spaces = accept_space(request.payload, request.descriptors)
 
@@ -233,12 +242,12 @@ class _Connection:
                 self._socket.send(Answer(Status.SUCCESS, statistics).pack(), socket.MSG_NOSIGNAL)
         with impatient():
             self._socket.close()
-        if self._charged:
-            server.quota.give_back(self._peer, self._charged)
+        if self._charges:
+            self._give_back()
             _log.info("%s: disconnected from %s", server.adapter.name, self._peer)
         self._closed = True
         if not self._closing_apart:
-            server.quota.disconnect(self._peer)
+            server.quota.give_back(self._peer, "connections")
 
 
 def _ring_bytes(payload: bytes) -> int:

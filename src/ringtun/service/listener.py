@@ -47,7 +47,7 @@ def listen(path: Path, kind: socket.SocketKind, mode: int, group: int | None) ->
 class Listener:
     """Takes connections until `close`, as far as the quota goes; belongs to the running loop.
 
-    ``welcome`` takes over each connection, which counts as its peer's until `Quota.disconnect`.
+    ``welcome`` takes over each connection, which counts as its peer's until it is given back.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Listener:
             stack.callback(_drop, connection)
             try:
                 peer = peer_of(connection)
-                self._quota.connect(peer)
-                stack.callback(self._quota.disconnect, peer)
+                self._quota.take(peer, "connections")
+                stack.callback(self._quota.give_back, peer, "connections")
                 self._welcome(connection, peer)
             except (OSError, Refusal) as error:
                 _log.warning("%s: a connection is refused: %s", self._what, error)

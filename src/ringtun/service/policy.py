@@ -12,7 +12,7 @@ import grp
 import pwd
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def _spin(microseconds: object) -> float:
 
 
 def _limits(table: Mapping[str, Any]) -> Limits:
-    _only("[limits]", table, {"connections", "memory", "adapters"})
+    _only("[limits]", table, {field.name for field in fields(Limits)})
     for name, value in table.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"limits.{name} is a number, not {value!r}")

@@ -5,12 +5,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from ringtun.abi import Status
 from ringtun.driver.registration import Refusal
 from ringtun.service.peer import Peer
 
-__all__ = ["Limits", "Quota"]
+__all__ = ["Kind", "Limits", "Quota"]
+
+Kind: TypeAlias = Literal["connections", "memory", "sealed"]
+_IN: dict[Kind, str] = {
+    "connections": "connections",
+    "memory": "bytes of rings",
+    "sealed": "bytes of rings with F_SEAL_SEAL of its own",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,8 @@ class Limits:
     """To all sockets together."""
     memory: int = 1 << 30
     """Bytes of the rings that are registered."""
+    sealed: int = 1 << 26
+    """Of these, bytes in memory whose seals the user closed: pages of it may become ours to pay."""
     adapters: int = 64
     """That the user made, and are there."""
 
@@ -31,41 +41,23 @@ class Quota:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._lock = threading.Lock()
-        self._connections: Counter[int] = Counter()
-        self._memory: Counter[int] = Counter()
+        self._taken: Counter[tuple[int, Kind]] = Counter()
 
-    def connect(self, peer: Peer) -> None:
-        """One connection more. Raises `Refusal`."""
+    def take(self, peer: Peer, kind: Kind, amount: int = 1) -> None:
+        """So many of them more, until `give_back`. Raises `Refusal`."""
+        key, limit = (peer.uid, kind), getattr(self.limits, kind)
         with self._lock:
-            if peer.uid and self._connections[peer.uid] >= self.limits.connections:
+            if peer.uid and self._taken[key] + amount > limit:
                 raise Refusal(
                     Status.INSUFFICIENT_RESOURCES,
-                    f"{peer} has {self.limits.connections} connections already",
+                    f"{peer} would have more than {limit} {_IN[kind]}",
                 )
-            self._connections[peer.uid] += 1
+            self._taken[key] += amount
 
-    def disconnect(self, peer: Peer) -> None:
-        """One connection less."""
-        _less(self._lock, self._connections, peer.uid, 1)
-
-    def take(self, peer: Peer, size: int) -> int:
-        """So many bytes of ring memory more; returns ``size``. Raises `Refusal`."""
+    def give_back(self, peer: Peer, kind: Kind, amount: int = 1) -> None:
+        """So many less."""
+        key = (peer.uid, kind)
         with self._lock:
-            if peer.uid and self._memory[peer.uid] + size > self.limits.memory:
-                raise Refusal(
-                    Status.INSUFFICIENT_RESOURCES,
-                    f"the rings of {peer} would take more than {self.limits.memory} bytes",
-                )
-            self._memory[peer.uid] += size
-        return size
-
-    def give_back(self, peer: Peer, size: int) -> None:
-        """So many bytes less."""
-        _less(self._lock, self._memory, peer.uid, size)
-
-
-def _less(lock: threading.Lock, counter: Counter[int], key: int, amount: int) -> None:
-    with lock:
-        counter[key] -= amount
-        if not counter[key]:
-            del counter[key]
+            self._taken[key] -= amount
+            if not self._taken[key]:
+                del self._taken[key]
