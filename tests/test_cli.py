@@ -83,6 +83,8 @@ def test_no_command_loads_what_is_slow_before_it_is_called() -> None:
         "doctor more",
         "msi inspect",
         "msi nothing",
+        "msm build",
+        "msm nothing",
         "completion",
         "completion tcsh",
         "driver more",

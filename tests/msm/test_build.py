@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ def test_the_files_go_in_bit_for_bit(
             "signed": described["wintun"]["signed"],
         },
     }
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    documented = page.partition("<!-- fields: msm build -->")[2].partition("<!--")[0]
+    assert re.findall(r"^\| `(\w+)` ", documented, re.M) == [*described]
     assert database.tables["Property"].get("RingtunWintunSha256") == ("RingtunWintunSha256", digest)
     assert database.summary[Property.COMMENTS] == f"wintun.dll 0.14.1.0, SHA-256 {digest}"
 
