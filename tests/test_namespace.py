@@ -120,6 +120,25 @@ def test_it_owns_one_descriptor_that_no_child_inherits(network: NetworkNamespace
     assert descriptors() == before
 
 
+def test_the_kernel_tells_what_another_descriptor_is(network: NetworkNamespace) -> None:
+    for namespace in (Namespace.current(), Namespace.named("blue")):
+        with namespace, namespace.open() as descriptor:
+            inode = namespace.inode()
+            assert os.readlink(f"/proc/self/fd/{descriptor.fileno()}") == f"net:[{inode}]"
+            assert not os.get_inheritable(descriptor.fileno())
+
+
+def test_one_is_handed_over_unless_that_fails(network: NetworkNamespace) -> None:
+    with Namespace.handing_over("blue") as namespace:
+        pass
+    assert namespace.run(here) != here()
+    namespace.close()
+    with pytest.raises(LookupError), Namespace.handing_over("blue") as namespace:
+        raise LookupError
+    with pytest.raises(ValueError, match="closed"):
+        namespace.run(here)
+
+
 def test_a_closed_one_says_so(network: NetworkNamespace) -> None:
     namespace = Namespace.named("blue")
     namespace.close()

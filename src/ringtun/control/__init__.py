@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from ringtun import arguments
 from ringtun.errors import DriverUnavailable
+from ringtun.info import alias_of, guid_in
 
 if TYPE_CHECKING:
     import uuid
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ringtun.device import Device
     from ringtun.device.embedded import Pump
     from ringtun.events import EventSource
-    from ringtun.host import AdapterHost
+    from ringtun.host import HostInterface
     from ringtun.info import AdapterInfo
     from ringtun.statistics import Statistics
 
@@ -34,6 +35,7 @@ __all__ = [
     "backend_as_default",
     "check_change",
     "control_of",
+    "set_up",
 ]
 
 Backend: TypeAlias = Literal["embedded", "service", "memory", "wintun-dll", "wintun-device"]
@@ -115,7 +117,7 @@ class Control(Protocol):
 
 
 def check_change(
-    host: AdapterHost, addresses: tuple[Interface, ...] | None, mtu: int | None
+    host: HostInterface, addresses: tuple[Interface, ...] | None, mtu: int | None
 ) -> None:
     """Raise ``ValueError`` where an adapter that is there could not have these; None is no change.
 
@@ -126,6 +128,27 @@ def check_change(
             host.info().mtu if mtu is None else mtu,
             host.addresses() if addresses is None else addresses,
         )
+
+
+def set_up(host: HostInterface, wanted: Wanted) -> None:
+    """Make an adapter that is there what is wanted of it, but for whom it persists.
+
+    Raises ``ValueError`` where it could not be so, and what ``configure`` does.
+    """
+    import uuid
+
+    check_change(host, wanted.addresses, wanted.mtu)
+    guid = guid_in(host.info().alias)
+    alias = None
+    if guid is None or wanted.guid not in (None, guid):
+        alias = alias_of(wanted.guid or uuid.uuid4())
+    host.configure(
+        addresses=wanted.addresses,
+        mtu=wanted.mtu,
+        up=wanted.up,
+        txqueuelen=wanted.txqueuelen,
+        alias=alias,
+    )
 
 
 _default: Backend | None = None

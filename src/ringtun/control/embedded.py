@@ -14,7 +14,7 @@ from ringtun.statistics import Statistics
 if TYPE_CHECKING:
     from ringtun.arguments import Interface
     from ringtun.driver.adapter import DriverAdapter
-    from ringtun.host import AdapterHost
+    from ringtun.host import AdapterHost, HostInterface
 
 __all__ = ["EmbeddedAdapter"]
 
@@ -86,7 +86,7 @@ class EmbeddedAdapter:
 class HostEvents:
     """See `ringtun.events.EventSource`: two looks at a host, and what differs."""
 
-    def __init__(self, host: AdapterHost) -> None:
+    def __init__(self, host: HostInterface) -> None:
         self._host = host
         self._watch = host.watch()
         try:

@@ -7,10 +7,9 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
-from ringtun.control import Wanted, check_change
+from ringtun.control import Wanted, set_up
 from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.errors import AdapterExists, AdapterNotFound
@@ -21,6 +20,7 @@ from ringtun.info import AdapterInfo, alias_of, describe, guid_in
 
 __all__ = [
     "bring_to",
+    "check_guid",
     "create_adapter",
     "delete_adapter",
     "list_adapters",
@@ -42,9 +42,9 @@ _lock = threading.RLock()
 def create_adapter(wanted: Wanted) -> EmbeddedAdapter:
     """See `ringtun.create_adapter`."""
     with _lock, ExitStack() as stack:
-        namespace = stack.enter_context(_namespace(wanted.netns))
+        namespace = stack.enter_context(Namespace.of(wanted.netns))
         if wanted.guid is not None:
-            _check_guid(namespace, wanted.guid, wanted.name)
+            check_guid(namespace, wanted.guid, wanted.name)
         for _ in range(_ATTEMPTS):
             try:
                 return _make(wanted)
@@ -66,7 +66,7 @@ def create_adapter(wanted: Wanted) -> EmbeddedAdapter:
 
 
 def _make(wanted: Wanted) -> EmbeddedAdapter:
-    with _handing_over(wanted.netns) as namespace:
+    with Namespace.handing_over(wanted.netns) as namespace:
         host = LinuxHost.create(
             wanted.name,
             namespace=namespace,
@@ -100,18 +100,7 @@ def bring_to(adapter: EmbeddedAdapter, wanted: Wanted) -> None:
     """Make an adapter of `create_adapter`'s or `open_adapter`'s what is wanted of it."""
     host = adapter.host
     assert isinstance(host, LinuxHost)
-    check_change(host, wanted.addresses, wanted.mtu)
-    guid = guid_in(host.info().alias)
-    alias = None
-    if guid is None or wanted.guid not in (None, guid):
-        alias = alias_of(wanted.guid or uuid.uuid4())
-    host.configure(
-        addresses=wanted.addresses,
-        mtu=wanted.mtu,
-        up=wanted.up,
-        txqueuelen=wanted.txqueuelen,
-        alias=alias,
-    )
+    set_up(host, wanted)
     tun = host.info().tun
     if wanted.persist and tun is not None:
         asked = wanted.owner, wanted.group
@@ -128,7 +117,7 @@ def _persist(host: LinuxHost, wanted: Wanted) -> None:
 
 def open_adapter(name: str, netns: str | None) -> EmbeddedAdapter:
     """See `ringtun.open_adapter`."""
-    with _lock, _handing_over(netns) as namespace:
+    with _lock, Namespace.handing_over(netns) as namespace:
         ifindex = _find(namespace, name)
         driver = _adapters.get((namespace.inode(), ifindex))
         with suppress(AdapterNotFound):  # its last handle may be closed at this moment
@@ -147,14 +136,14 @@ def take_over(fd: int) -> EmbeddedAdapter:
 
     Raises what `LinuxTun.take_over` does.
     """
-    with _lock, _handing_over(None) as namespace:
+    with _lock, Namespace.handing_over(None) as namespace:
         host = LinuxHost.take_over(fd, namespace=namespace)
     return EmbeddedAdapter(_keep(host.name, host), host)
 
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:
     """See `ringtun.list_adapters`."""
-    with _namespace(netns) as namespace:
+    with Namespace.of(netns) as namespace:
         found = [link for link in links(namespace) if link.tun is not None]
         addresses = all_addresses(namespace) if found else {}
     return [describe(link, addresses.get(link.ifindex, ()), "embedded") for link in found]
@@ -162,7 +151,7 @@ def list_adapters(netns: str | None) -> list[AdapterInfo]:
 
 def delete_adapter(name: str, netns: str | None) -> None:
     """See `ringtun.delete_adapter`."""
-    with _namespace(netns) as namespace:
+    with Namespace.of(netns) as namespace:
         link = Link(namespace, _find(namespace, name))
         if link.info().tun is None:
             raise AdapterNotFound(
@@ -181,7 +170,8 @@ def _find(namespace: Namespace, name: str) -> int:
     return ifindex
 
 
-def _check_guid(namespace: Namespace, guid: uuid.UUID, name: str) -> None:
+def check_guid(namespace: Namespace, guid: uuid.UUID, name: str) -> None:
+    """Raise `AdapterExists` where another adapter there than ``name`` has that guid."""
     for link in links(namespace):
         if guid_in(link.alias) == guid and link.name != name:
             raise AdapterExists(
@@ -189,21 +179,6 @@ def _check_guid(namespace: Namespace, guid: uuid.UUID, name: str) -> None:
                 f"guid {guid} is that of adapter {link.name} already: delete that one, "
                 "or leave the guid out",
             )
-
-
-def _namespace(netns: str | None) -> Namespace:
-    return Namespace.current() if netns is None else Namespace.named(netns)
-
-
-@contextmanager
-def _handing_over(netns: str | None) -> Iterator[Namespace]:
-    """A namespace for a host, which takes it over; closed only where the block fails."""
-    namespace = _namespace(netns)
-    try:
-        yield namespace
-    except BaseException:
-        namespace.close()
-        raise
 
 
 def _keep(name: str, host: LinuxHost) -> DriverAdapter:

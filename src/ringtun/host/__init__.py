@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ringtun.host.netlink import LinkInfo
     from ringtun.host.watch import Watch
 
-__all__ = ["AdapterHost", "Host"]
+__all__ = ["AdapterHost", "Host", "HostInterface"]
 
 
 class Host(Protocol):
@@ -50,15 +50,15 @@ class Host(Protocol):
         """Let the host go, and with it the interface unless that is persistent."""
 
 
-class AdapterHost(Host, Protocol):
-    """A host whose interface can be looked at and set up. What it is asked is as it is now.
+class HostInterface(Protocol):
+    """An interface of the host's, looked at and set up. What it is asked is as it is now.
 
     Raises `AdapterNotFound` once the interface is gone.
     """
 
     @property
     def backend(self) -> str:
-        """Which backend's it is: "embedded" or "memory"."""
+        """Which backend's it is: "embedded", "service" or "memory"."""
 
     @property
     def ifindex(self) -> int:
@@ -90,6 +90,10 @@ class AdapterHost(Host, Protocol):
 
     def unwatch(self, watch: Watch) -> None:
         """Close what `watch` gave, before or after the host itself. Idempotent."""
+
+
+class AdapterHost(Host, HostInterface, Protocol):
+    """A host whose interface can be looked at and set up."""
 
     def persist(self, owner: int | None, group: int | None) -> None:
         """Let the interface outlive its queue, for a user id or a group id."""

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import errno
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ringtun.arguments import Interface
-from ringtun.errors import AdapterNotFound
 from ringtun.host.drops import DropCounter
+from ringtun.host.interface import READY_TIMEOUT, LinuxInterface
+from ringtun.host.linux_queue import LinuxQueue
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
-from ringtun.host.netlink import Link, LinkInfo, delete
-from ringtun.host.offload import Coalesces, probe
-from ringtun.host.watch import LinkWatch, Watch, Watchers
-
-if TYPE_CHECKING:
-    from ringtun import _native
+from ringtun.host.netlink import Link, delete
+from ringtun.host.offload import probe
 
 __all__ = ["LinuxHost"]
 
-_READY_TIMEOUT = 5.0
 
-
-class LinuxHost:
+class LinuxHost(LinuxQueue, LinuxInterface):
     """A TUN interface of the kernel. Owns the queue and the namespace; `close` gives both back."""
 
-    backend = "embedded"
-
     def __init__(self, tun: LinuxTun) -> None:
-        self._tun = tun
-        self.link = Link(tun.namespace, tun.ifindex)
-        self._changing = threading.Lock()  # each looks at what is there first
-        self._watchers = Watchers()
+        LinuxQueue.__init__(self, tun)
+        LinuxInterface.__init__(self, Link(tun.namespace, tun.ifindex), "embedded")
         self._drops = tun.namespace.run(lambda: DropCounter(tun.ifindex))
-        self.coalesces = Coalesces.ALL if tun.vnet else Coalesces(0)
-        self._native: _native.TunHost | None = None  # of the session that runs
 
     @classmethod
     def create(
@@ -71,7 +56,7 @@ class LinuxHost:
                 up=up or None,
             )
             if up:
-                host.link.wait_receiving(addresses, _READY_TIMEOUT)
+                host.link.wait_receiving(addresses, READY_TIMEOUT)
         except BaseException:
             if host is not None:
                 host._drops.close()
@@ -97,112 +82,21 @@ class LinuxHost:
             tun.close()
             raise
 
-    @property
-    def name(self) -> str:
-        """The interface's name when it was made or found."""
-        return self._tun.name
-
-    @property
-    def ifindex(self) -> int:
-        """The interface's index in its namespace."""
-        return self._tun.ifindex
-
-    @property
-    def namespace(self) -> Namespace:
-        """Where the interface is."""
-        return self._tun.namespace
-
-    @property
-    def offloads(self) -> bool:
-        """See `ringtun.host.Host`."""
-        return self._tun.vnet
-
-    def info(self) -> LinkInfo:
-        """The interface as the kernel has it now."""
-        return self.link.info()
-
-    def addresses(self) -> tuple[Interface, ...]:
-        """Its addresses now."""
-        return self.link.addresses()
-
-    def configure(
-        self,
-        *,
-        addresses: Sequence[Interface] | None = None,
-        mtu: int | None = None,
-        up: bool | None = None,
-        txqueuelen: int | None = None,
-        alias: str | None = None,
-    ) -> None:
-        """See `ringtun.host.AdapterHost`."""
-        with self._changing:
-            self.link.reconfigure(
-                addresses=addresses, mtu=mtu, up=up, txqueuelen=txqueuelen, alias=alias
-            )
-        if (addresses or up) and self.link.info().up:
-            self.link.wait_receiving(self.link.addresses(), _READY_TIMEOUT)
-
-    def watch(self) -> Watch:
-        """See `ringtun.host.AdapterHost`."""
-        return self._watchers.add(self.namespace.run(lambda: LinkWatch(self.ifindex)))
-
-    def unwatch(self, watch: Watch) -> None:
-        """See `ringtun.host.AdapterHost`."""
-        self._watchers.close(watch)
-
     def persist(self, owner: int | None, group: int | None) -> None:
         """See `ringtun.host.AdapterHost`."""
         self._tun.persist(owner, group)
 
-    def fileno(self) -> int:
-        """See `ringtun.host.Host`."""
-        return self._tun.fileno()
-
-    def native(self) -> _native.Host:
-        """See `ringtun.host.Host`."""
-        from ringtun import _native
-
-        self._native = _native.TunHost(self._tun.fileno(), self._tun.vnet, self.coalesces)
-        return self._native
-
-    def read_packet(self) -> bytes | None:
-        """See `ringtun.host.Host`."""
-        return self._tun.read_packet()
-
-    def write_packet(self, packet: bytes) -> None:
-        """See `ringtun.host.Host`."""
-        self._tun.write_packet(packet)
-
     def connect(self, offload: bool) -> int:
         """See `ringtun.host.Host`. Returns once the interface is running, where it is up."""
-        try:
-            if offload:
-                self.coalesces = self._tun.offload(self.coalesces)
-            else:
-                self._tun.offload(Coalesces(0))
-            drained = self._tun.drain()
-            self._tun.carrier(True)
-        except OSError as error:
-            if error.errno == errno.EBADFD:
-                raise AdapterNotFound(
-                    errno.ENODEV, f"adapter {self.name} was removed from the system"
-                ) from error
-            raise
-        if self.link.info().up:
-            self.link.wait_running(_READY_TIMEOUT)
-        self._watchers.tell()  # the kernel says nothing of the carrier of one that is down
+        drained = super().connect(offload)
+        self.wait_running()
+        self.tell()  # the kernel says nothing of the carrier of one that is down
         return drained
 
     def disconnect(self) -> None:
         """See `ringtun.host.Host`."""
-        if self._native is not None:
-            self.coalesces &= Coalesces(self._native.coalesces)
-            self._native = None
-        with suppress(OSError, ValueError):
-            self._tun.carrier(False)
-            # Whoever opens a persistent one next may not know of it.
-            self._tun.offload(Coalesces(0))
-        self._watchers.tell()  # the kernel does up to a second later
+        super().disconnect()
+        self.tell()  # the kernel does up to a second later
 
     def queue_drops(self) -> int:
         """See `ringtun.host.Host`. The last count where the interface is gone."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -78,6 +80,22 @@ class Namespace:
             raise ValueError(f"{path} is not a network namespace")
         return namespace
 
+    @classmethod
+    def of(cls, netns: str | None) -> Self:
+        """`named`, or for None `current`."""
+        return cls.current() if netns is None else cls.named(netns)
+
+    @classmethod
+    @contextmanager
+    def handing_over(cls, netns: str | None) -> Iterator[Self]:
+        """The same, for who takes it over in the block; closed only where that fails."""
+        namespace = cls.of(netns)
+        try:
+            yield namespace
+        except BaseException:
+            namespace.close()
+            raise
+
     def _is_network(self) -> bool:
         assert self._fd is not None
         try:
@@ -97,6 +115,12 @@ class Namespace:
     def inode(self) -> int:
         """The number by which the system tells namespaces apart."""
         return self.run(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
+
+    def open(self) -> io.FileIO:
+        """A descriptor of it of one's own, to be closed, also of the caller's; raises what `run`
+        does. The kernel tells what it is (``net:[inode]``), whatever the name.
+        """
+        return self.run(lambda: open("/proc/thread-self/ns/net", "rb", buffering=0))
 
     def run(self, func: Callable[[], T]) -> T:
         """Call ``func`` inside the namespace; return its result, or raise what it raised.
