@@ -13,6 +13,7 @@ from ringtun.control import Wanted, set_up
 from ringtun.control.embedded import EmbeddedAdapter
 from ringtun.driver.adapter import DriverAdapter
 from ringtun.errors import AdapterExists, AdapterNotFound
+from ringtun.host.distant import DistantHost
 from ringtun.host.linux import LinuxHost
 from ringtun.host.namespace import Namespace
 from ringtun.host.netlink import Link, all_addresses, delete, find, links
@@ -22,6 +23,7 @@ __all__ = [
     "bring_to",
     "check_guid",
     "create_adapter",
+    "create_in",
     "delete_adapter",
     "list_adapters",
     "open_adapter",
@@ -139,6 +141,22 @@ def take_over(fd: int) -> EmbeddedAdapter:
     with _lock, Namespace.handing_over(None) as namespace:
         host = LinuxHost.take_over(fd, namespace=namespace)
     return EmbeddedAdapter(_keep(host.name, host), host)
+
+
+def create_in(descriptor: int, wanted: Wanted) -> EmbeddedAdapter:
+    """Make one in the network namespace that ``descriptor`` is of, which need not be entered.
+
+    It is down and has no addresses, and goes with its last handle; nobody else finds it here.
+    Raises what `DistantHost.create` does.
+    """
+    host = DistantHost.create(
+        wanted.name,
+        into=descriptor,
+        mtu=wanted.mtu,
+        alias=alias_of(wanted.guid or uuid.uuid4()),
+        txqueuelen=wanted.txqueuelen,
+    )
+    return EmbeddedAdapter(DriverAdapter(wanted.name, host), host)
 
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:

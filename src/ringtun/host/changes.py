@@ -113,6 +113,16 @@ class Changes:
         """Let none pass; it loses its IPv6 addresses."""
         self._set(f"take {self._name} down", state="down")
 
+    def move(self, descriptor: int, name: str) -> None:
+        """Move it into another network namespace, where it makes no addresses by itself."""
+        what = f"move {name} into the network namespace asked for"
+        try:
+            self._set(what, net_ns_fd=descriptor, ifname=name, **_ADDR_GEN_MODE_NONE)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:  # it has no IPv6
+                raise
+            self._set(what, net_ns_fd=descriptor, ifname=name)
+
     def _set(self, what: str, **attributes: Any) -> None:
         with doing(what):
             self._netlink.link("set", index=self._ifindex, **attributes)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["DropCounter"]
+__all__ = ["DropCounter", "attributes"]
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h
 RTM_NEWLINK: Final = 16
@@ -61,13 +62,18 @@ def _tx_dropped(answer: bytes) -> int | None:
     """The counter in the kernel's answer; None where it says something else."""
     if len(answer) < NLMSGHDR.size or NLMSGHDR.unpack_from(answer)[1] != RTM_NEWLINK:
         return None
-    at = NLMSGHDR.size + IFINFOMSG.size
-    while at + RTATTR.size <= len(answer):
-        size, kind = RTATTR.unpack_from(answer, at)
-        if size < RTATTR.size:
-            return None
+    for kind, value in attributes(answer, NLMSGHDR.size + IFINFOMSG.size):
         if kind == IFLA_STATS64:
-            dropped: int = TX_DROPPED.unpack_from(answer, at + RTATTR.size)[0]
+            dropped: int = TX_DROPPED.unpack_from(value)[0]
             return dropped
-        at += (size + 3) & ~3
     return None
+
+
+def attributes(message: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """The attributes that begin at ``at``, each with its kind; one that was cut off is left out."""
+    while at + RTATTR.size <= len(message):
+        size, kind = RTATTR.unpack_from(message, at)
+        if not RTATTR.size <= size <= len(message) - at:
+            return
+        yield kind, message[at + RTATTR.size : at + size]
+        at += (size + 3) & ~3

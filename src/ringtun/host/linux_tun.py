@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ringtun.abi import PACKET_MAX_SIZE
-from ringtun.arguments import check_name
+from ringtun.arguments import MAX_TXQUEUELEN, check_name
 from ringtun.errors import (
     AdapterBusy,
     AdapterExists,
@@ -281,12 +281,13 @@ class LinuxTun:
     def drain(self) -> int:
         """Read every queued packet and throw it away; return how many there were.
 
-        For a queue without a carrier: a busy host could otherwise keep it full.
+        For a queue without a carrier: a busy host could otherwise keep it full. (It has an end all
+        the same: who rules the namespace may have put the carrier on again.)
         """
         fd = self.fileno()
         count = 0
         with suppress(BlockingIOError):
-            while True:
+            while count < MAX_TXQUEUELEN:
                 os.read(fd, VNET_HEADER_SIZE)  # the rest of the packet goes with it
                 count += 1
         return count
@@ -309,6 +310,10 @@ class LinuxTun:
         EBADFD once it is removed.
         """
         os.writev(self.fileno(), (NO_OFFLOAD, packet) if self.vnet else (packet,))
+
+    def was_moved(self, name: str, ifindex: int) -> None:
+        """Learn what the device is in the namespace that somebody moved it to."""
+        self._name, self._ifindex = name, ifindex
 
     def persist(self, owner: int | None = None, group: int | None = None) -> None:
         """Let the device outlive its queue, for the user id ``owner`` or the group id ``group``.

@@ -222,6 +222,18 @@ class Link:
             lambda netlink: Changes(netlink, self._info(netlink)).remove(address),
         )
 
+    def move(self, descriptor: int, name: str) -> None:
+        """Move it into the network namespace that ``descriptor`` is of, to be ``name`` there.
+
+        It has to be down, and arrives without addresses, and makes none by itself. Raises
+        ``FileExistsError`` where the name is taken there; it may have gone by then, under its own.
+        """
+
+        def move(netlink: Any) -> None:
+            Changes(netlink, self._info(netlink)).move(descriptor, name)
+
+        converse(self.namespace, move)
+
     def wait_running(self, timeout: float) -> None:
         """Return once the interface transmits; it must be up, with its carrier on.
 
