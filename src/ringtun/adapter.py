@@ -71,8 +71,8 @@ def create_adapter(
 
     ``backend`` asks for a driver: "service" is the driver service, which takes no rights,
     "embedded" the one in this process above the kernel's TUN, "memory" makes an adapter without a
-    kernel (`ringtun.testing`). None takes the service where its socket lets this process in and no
-    ``netns`` is asked for, else the one in this process.
+    kernel (`ringtun.testing`). None takes the service where its socket lets this process in and it
+    serves that namespace, else the one in this process.
 
     Everything is checked before anything is done; where a later step fails, nothing is left of it.
     Raises ``ValueError`` and ``TypeError`` for an argument that cannot be (with ``exist_ok``, an

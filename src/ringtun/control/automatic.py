@@ -6,7 +6,7 @@ import errno
 from contextlib import suppress
 
 from ringtun.control import OpenAdapter, Wanted, kernel, service
-from ringtun.errors import AdapterNotFound
+from ringtun.errors import AdapterExists, AdapterNotFound
 from ringtun.info import AdapterInfo
 
 __all__ = ["create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
@@ -14,14 +14,21 @@ __all__ = ["create_adapter", "delete_adapter", "list_adapters", "open_adapter"]
 
 def create_adapter(wanted: Wanted) -> OpenAdapter:
     """See `ringtun.create_adapter`."""
-    if _served(wanted.netns):
-        return service.create_adapter(wanted)
+    if service.lets_in():
+        try:
+            return service.create_adapter(wanted)
+        except AdapterExists:
+            if not wanted.exist_ok:  # else this process may be able to take it up
+                raise
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # it does not serve that namespace
+                raise
     return kernel.create_adapter(wanted)
 
 
 def open_adapter(name: str, netns: str | None) -> OpenAdapter:
     """See `ringtun.open_adapter`."""
-    if _served(netns):
+    if service.lets_in():
         with suppress(AdapterNotFound):
             return service.open_adapter(name, netns)
     return kernel.open_adapter(name, netns)
@@ -34,7 +41,7 @@ def list_adapters(netns: str | None) -> list[AdapterInfo]:
 
 def delete_adapter(name: str, netns: str | None) -> None:
     """See `ringtun.delete_adapter`."""
-    if _served(netns):
+    if service.lets_in():
         try:
             service.delete_adapter(name, netns)
         except AdapterNotFound as error:
@@ -43,7 +50,3 @@ def delete_adapter(name: str, netns: str | None) -> None:
         else:
             return
     kernel.delete_adapter(name, netns)
-
-
-def _served(netns: str | None) -> bool:
-    return netns is None and service.lets_in()

@@ -19,15 +19,21 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any
 
 from ringtun import errors
-from ringtun.control import Wanted
+from ringtun.control import Wanted, check_change, set_up
 from ringtun.events import AdapterEvent, EventKind
-from ringtun.info import AdapterInfo
+from ringtun.host.interface import LinuxInterface
+from ringtun.host.namespace import Namespace
+from ringtun.host.netlink import Link, all_addresses, links
+from ringtun.info import AdapterInfo, describe
 from ringtun.statistics import Discards, Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ringtun.arguments import Interface
     from ringtun.device.embedded import Pump
     from ringtun.device.service import ServiceDevice
+    from ringtun.events import EventSource
 
 __all__ = [
     "ServiceAdapter",
@@ -78,14 +84,16 @@ class _Connection:
         self.path = os.path.join(directory or runtime_directory(), "control")
         self._socket = _connect(self.path, patience)
 
-    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+    def call(
+        self, method: str, *, descriptors: Sequence[int] = (), **parameters: Any
+    ) -> dict[str, Any]:
         """Raises what the service answers, and `errors.DriverUnavailable` where it does not.
 
         A method without dots is of the driver's own interface.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         method = method if "." in method else f"{_INTERFACE}.{method}"
-        return self._ask({"method": method, "parameters": given})
+        return self._ask({"method": method, "parameters": given}, descriptors)
 
     def monitor(self, name: str) -> dict[str, Any]:
         """The first of many answers; `further` has the others. Raises what `call` does."""
@@ -94,10 +102,12 @@ class _Connection:
             {"method": f"{_INTERFACE}.Monitor", "parameters": parameters, "more": True}
         )
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         with self._lock:
             try:
-                self._socket.sendall(json.dumps(request).encode() + b"\0")
+                line = json.dumps(request).encode() + b"\0"
+                sent = socket.send_fds(self._socket, [line], descriptors) if descriptors else 0
+                self._socket.sendall(line[sent:])
                 while b"\0" not in self._unread:
                     self._read()
                 line, _, self._unread = self._unread.partition(b"\0")
@@ -188,12 +198,22 @@ def _error(name: str, values: dict[str, Any]) -> Exception:
 
 
 class ServiceAdapter:
-    """An adapter of the service's, open; see `ringtun.control.OpenAdapter`."""
+    """An adapter of the service's, open; see `ringtun.control.OpenAdapter`.
 
-    def __init__(self, connection: _Connection, state: dict[str, Any]) -> None:
-        """Takes over the connection, which has opened it."""
+    Where it is in another network namespace than the service, it is set up and watched there, by
+    this process: ``interface`` does that.
+    """
+
+    def __init__(
+        self,
+        connection: _Connection,
+        state: dict[str, Any],
+        interface: LinuxInterface | None = None,
+    ) -> None:
+        """Takes over the connection, which has opened it, and the interface."""
         self._connection = connection
-        self._closed = False
+        self.interface = interface
+        self._which = {"name": state["name"], "namespace": state.get("namespace")}
         self.name: str = state["name"]
         self.ifindex: int = state["ifindex"]
         self.offloads: bool = state["offloads"]
@@ -206,7 +226,9 @@ class ServiceAdapter:
 
     def info(self) -> AdapterInfo:
         """See `ringtun.control.OpenAdapter`."""
-        return _info(self._connection.call("GetAdapter", name=self.name)["adapter"])
+        if self.interface is not None:
+            return describe(self.interface.info(), self.interface.addresses(), "service")
+        return _info(self._connection.call("GetAdapter", **self._which)["adapter"])
 
     def configure(
         self,
@@ -217,6 +239,10 @@ class ServiceAdapter:
         txqueuelen: int | None,
     ) -> None:
         """See `ringtun.control.OpenAdapter`."""
+        if self.interface is not None:
+            check_change(self.interface, addresses, mtu)
+            self.interface.configure(addresses=addresses, mtu=mtu, up=up, txqueuelen=txqueuelen)
+            return
         self._connection.call(
             "ConfigureAdapter",
             name=self.name,
@@ -230,26 +256,32 @@ class ServiceAdapter:
         """See `ringtun.control.OpenAdapter`. The pump is the driver's: its threads."""
         from ringtun.device.service import ServiceDevice
 
-        return ServiceDevice(self.name, self.device_path)
+        return ServiceDevice(self.name, self.device_path, self.interface)
 
     def statistics(self) -> Statistics:
         """See `ringtun.control.OpenAdapter`."""
-        found = self._connection.call("GetStatistics", name=self.name)
+        found = self._connection.call("GetStatistics", **self._which)
         return Statistics(**found["counters"], discards=Discards(**found["discards"]))
 
-    def events(self) -> ServiceEvents:
+    def events(self) -> EventSource:
         """See `ringtun.control.OpenAdapter`. They have a connection of their own."""
+        if self.interface is not None:
+            from ringtun.control.embedded import HostEvents
+
+            return HostEvents(self.interface)
         return ServiceEvents(self.name)
 
     def let_go(self) -> None:
         """See `ringtun.control.OpenAdapter`. Returns once the service has let it go."""
         with suppress(errors.DriverUnavailable):
-            self._connection.call("CloseAdapter", name=self.name)
-        self._connection.close()
+            self._connection.call("CloseAdapter", **self._which)
+        self.abandon()
 
     def abandon(self) -> None:
         """See `ringtun.control.OpenAdapter`."""
         self._connection.close()
+        if self.interface is not None:
+            self.interface.close()
 
 
 class ServiceEvents:
@@ -282,32 +314,60 @@ class ServiceEvents:
 
 def create_adapter(wanted: Wanted) -> ServiceAdapter:
     """See `ringtun.create_adapter`."""
-    _refuse_netns(wanted.netns)
-    return _opened(
-        "CreateAdapter",
-        name=wanted.name,
-        addresses=_texts(wanted.addresses),
-        mtu=wanted.mtu,
-        guid=wanted.guid and str(wanted.guid),
-        up=wanted.up,
-        exist_ok=wanted.exist_ok,
-        persist=wanted.persist,
-        owner=wanted.owner,
-        group=wanted.group,
-        txqueuelen=wanted.txqueuelen,
-    )
+    with Namespace.handing_over(wanted.netns) as namespace, namespace.open() as descriptor:
+        adapter = _opened(
+            "CreateAdapter",
+            namespace,
+            descriptors=[descriptor.fileno()],
+            name=wanted.name,
+            addresses=_texts(wanted.addresses),
+            mtu=wanted.mtu,
+            guid=wanted.guid and str(wanted.guid),
+            up=wanted.up,
+            exist_ok=wanted.exist_ok,
+            persist=wanted.persist,
+            owner=wanted.owner,
+            group=wanted.group,
+            txqueuelen=wanted.txqueuelen,
+            namespace=0,
+        )
+        try:
+            if adapter.interface is not None:
+                _set_up(adapter.interface, wanted)
+        except BaseException:
+            adapter.let_go()
+            raise
+    return adapter
+
+
+def _set_up(interface: LinuxInterface, wanted: Wanted) -> None:
+    """What the service would do itself, were it in its own namespace."""
+    from ringtun.control.kernel import check_guid
+
+    if wanted.guid is not None:
+        check_guid(interface.namespace, wanted.guid, wanted.name)
+    set_up(interface, wanted)
 
 
 def open_adapter(name: str, netns: str | None) -> ServiceAdapter:
     """See `ringtun.open_adapter`."""
-    _refuse_netns(netns)
-    return _opened("OpenAdapter", name=name)
+    with Namespace.handing_over(netns) as namespace:
+        return _opened("OpenAdapter", namespace, name=name, namespace=namespace.inode())
 
 
-def _opened(method: str, **parameters: object) -> ServiceAdapter:
+def _opened(
+    method: str, where: Namespace, *, descriptors: Sequence[int] = (), **parameters: Any
+) -> ServiceAdapter:
+    """Takes over the namespace when it succeeds."""
     connection = _Connection()
     try:
-        return ServiceAdapter(connection, connection.call(method, **parameters)["adapter"])
+        state = connection.call(method, descriptors=descriptors, **parameters)["adapter"]
+        if state.get("namespace") is None:
+            adapter = ServiceAdapter(connection, state)
+            where.close()
+            return adapter
+        interface = LinuxInterface(Link(where, state["ifindex"]), "service")
+        return ServiceAdapter(connection, state, interface)
     except BaseException:
         connection.close()
         raise
@@ -315,14 +375,23 @@ def _opened(method: str, **parameters: object) -> ServiceAdapter:
 
 def list_adapters(netns: str | None) -> list[AdapterInfo]:
     """See `ringtun.list_adapters`: those that this process may open."""
-    _refuse_netns(netns)
-    return [_info(state) for state in _once("ListAdapters")["adapters"]]
+    with Namespace.of(netns) as namespace:
+        states = _once("ListAdapters", namespace=namespace.inode())["adapters"]
+        elsewhere = {each["ifindex"] for each in states if each.get("namespace") is not None}
+        if not elsewhere:
+            return [_info(state) for state in states]
+        addresses = all_addresses(namespace)  # which the service does not know
+        return [
+            describe(link, addresses.get(link.ifindex, ()), "service")
+            for link in links(namespace)
+            if link.ifindex in elsewhere
+        ]
 
 
 def delete_adapter(name: str, netns: str | None) -> None:
     """See `ringtun.delete_adapter`."""
-    _refuse_netns(netns)
-    _once("DeleteAdapter", name=name)
+    with Namespace.of(netns) as namespace:
+        _once("DeleteAdapter", name=name, namespace=namespace.inode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,21 +426,12 @@ def status(directory: str | None = None) -> ServiceStatus:
     return ServiceStatus(connection.path, str(about["version"]), [_info(each) for each in states])
 
 
-def _once(method: str, **parameters: object) -> dict[str, Any]:
+def _once(method: str, **parameters: Any) -> dict[str, Any]:
     connection = _Connection()
     try:
         return connection.call(method, **parameters)
     finally:
         connection.close()
-
-
-def _refuse_netns(netns: str | None) -> None:
-    if netns is not None:
-        raise errors.DriverUnavailable(
-            errno.EOPNOTSUPP,
-            "the driver service has adapters in its own network namespace only: leave netns out, "
-            'or use backend="embedded"',
-        )
 
 
 def _texts(addresses: tuple[Interface, ...] | None) -> list[str] | None:
@@ -380,6 +440,7 @@ def _texts(addresses: tuple[Interface, ...] | None) -> list[str] | None:
 
 def _info(state: dict[str, Any]) -> AdapterInfo:
     values = dict(state)
+    values.pop("namespace", None)
     del values["offloads"], values["device"]
     guid = values.pop("guid", None)
     values.setdefault("owner", None)

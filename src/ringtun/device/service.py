@@ -37,6 +37,7 @@ from ringtun.wire import MESSAGE_MAX, Answer, send_request, unpack_statistics
 
 if TYPE_CHECKING:
     from ringtun._native import Batch, Space
+    from ringtun.host.interface import LinuxInterface
     from ringtun.mapping import Mapping
 
 __all__ = ["ServiceDevice"]
@@ -53,8 +54,10 @@ class ServiceDevice:
 
     host_fd: int | None = None
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, path: str, interface: LinuxInterface | None = None) -> None:
         """Open the device of the adapter ``name``, at ``path``.
+
+        ``interface`` is for one that the service cannot look at as it comes and goes: the caller's.
 
         Raises `AdapterNotFound`, `AdapterPermissionError`.
         """
@@ -66,6 +69,7 @@ class ServiceDevice:
         self._gone = False  # the driver: whatever it was asked is not answered
         self._end = 0
         self._statistics = Statistics()
+        self._interface = interface
         self._socket = _connect(name, path)
 
     # ---- requests -------------------------------------------------------------------------------
@@ -86,6 +90,9 @@ class ServiceDevice:
             answer = self._ask(abi.IOCTL_REGISTER_RINGS, offer.pack(), descriptors)
             if answer.status != Status.SUCCESS:
                 raise registration_refused(self.name, answer.status)
+            if self._interface is not None:
+                self._interface.wait_running()
+                self._interface.tell()
         except BaseException:
             rings.close()
             raise
@@ -198,6 +205,8 @@ class ServiceDevice:
         if self._rings is not None:
             self._rings.close()
         self._close_descriptors()
+        if self._interface is not None:
+            self._interface.tell()
 
     def abandon(self) -> None:
         """See `ringtun.device.Device`."""

@@ -18,9 +18,15 @@ from typing import TypeVar
 
 from ringtun.control import Wanted, kernel
 from ringtun.control.embedded import EmbeddedAdapter
-from ringtun.errors import AdapterExists, AdapterNotFound, AdapterPermissionError
+from ringtun.errors import (
+    AdapterExists,
+    AdapterNotFound,
+    AdapterPermissionError,
+    DriverUnavailable,
+)
 from ringtun.info import AdapterInfo
 from ringtun.service.device import DeviceServer
+from ringtun.service.namespaces import check_owner, inode_of, own_inode
 from ringtun.service.peer import Peer
 from ringtun.service.policy import Configuration, Holders, StartAdapter
 from ringtun.service.quota import Quota
@@ -41,6 +47,8 @@ class Entry:
     """The user who made it, or for whom root did; None: it is root's, or of the configuration."""
     holders: Holders
     """Who else may open it."""
+    namespace: int | None = None
+    """The inode of the network namespace that it is in; None: the service's own."""
     device: DeviceServer = field(init=False)
     handles: int = 0
     """Of clients."""
@@ -54,6 +62,20 @@ class Entry:
         """The adapter's."""
         return self.opened.name
 
+    @property
+    def key(self) -> tuple[int | None, str]:
+        """By which it is found: there is one of a name in each namespace."""
+        return self.namespace, self.name
+
+    @property
+    def socket_name(self) -> str:
+        """Of its device. No name of an adapter has a colon."""
+        return self.name if self.namespace is None else f"{self.name}:{self.namespace}"
+
+    def __str__(self) -> str:
+        where = "" if self.namespace is None else f" in network namespace {self.namespace}"
+        return f"{self.name}{where}"
+
     def may_open(self, peer: Peer) -> bool:
         """Whether ``peer`` may open it, and look at it."""
         return self.may_manage(peer) or peer in self.holders
@@ -64,7 +86,7 @@ class Entry:
 
 
 class Adapters:
-    """All of them, by name."""
+    """All of them, by namespace and name. A namespace is told by its inode; None is our own."""
 
     def __init__(
         self, configuration: Configuration, directory: Path, quota: Quota, executor: Executor
@@ -73,7 +95,8 @@ class Adapters:
         self._directory = directory
         self._quota = quota
         self._executor = executor
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[tuple[int | None, str], Entry] = {}
+        self._here = own_inode()
         self._changing = asyncio.Lock()  # adapters come and go one at a time
 
     async def start(self, wanted: StartAdapter) -> None:
@@ -105,7 +128,11 @@ class Adapters:
             for label, fd in queues:
                 await self._take_in(label, partial(kernel.take_over, fd), label)
             for info in await self.in_thread(lambda: kernel.list_adapters(None)):
-                if info.persistent and info.guid is not None and info.name not in self._entries:
+                if (
+                    info.persistent
+                    and info.guid is not None
+                    and (None, info.name) not in self._entries
+                ):
                     await self._take_in(info.name, partial(kernel.open_adapter, info.name, None))
 
     async def _take_in(
@@ -138,10 +165,24 @@ class Adapters:
         if entry.label is None and store(label, entry.opened.host.fileno()):
             entry.label = label
 
-    async def create(self, peer: Peer, wanted: Wanted) -> Entry:
-        """Make one for ``peer``, or with ``exist_ok`` open its own; a handle more on it."""
+    async def create(self, peer: Peer, wanted: Wanted, into: int | None = None) -> Entry:
+        """Make one for ``peer``, or with ``exist_ok`` open its own; a handle more on it.
+
+        ``into`` is a descriptor of the network namespace in which it is to be. In one that is not
+        the service's own it is as `kernel.create_in` makes it, and the rest is for the peer.
+        """
+        namespace = None if into is None else self.place(inode_of(into))
+        if namespace is not None:
+            assert into is not None
+            check_owner(into, peer)
+            if wanted.persist:
+                raise DriverUnavailable(
+                    errno.EXDEV,
+                    "the driver service keeps no adapter in a network namespace that is not its "
+                    'own: leave persist out, or use backend="embedded"',
+                )
         async with self._changing:
-            entry = await self._find(wanted.name)
+            entry = await self._find(wanted.name, namespace)
             if entry is not None:
                 return await self._take_up(peer, entry, wanted)
             if not self._configuration.may_create(peer, wanted.name):
@@ -151,17 +192,27 @@ class Adapters:
                 )
             self._check_number(peer)
             wanted = replace(wanted, exist_ok=False)  # what is there is none of the service's
-            opened = await self.in_thread(lambda: kernel.create_adapter(wanted))
+            opened = await self.in_thread(
+                lambda: (
+                    kernel.create_adapter(wanted)
+                    if namespace is None or into is None
+                    else kernel.create_in(into, wanted)
+                )
+            )
             groups = frozenset() if wanted.group is None else frozenset({wanted.group})
             users = frozenset() if wanted.owner is None else frozenset({wanted.owner})
             owner = peer.uid if wanted.owner is None else wanted.owner  # as the kernel keeps it
-            entry = Entry(opened, owner, Holders(users, groups), kept=wanted.persist)
+            entry = Entry(opened, owner, Holders(users, groups), namespace, kept=wanted.persist)
             self._add(entry)
             if wanted.persist:
                 self._store(entry)
             entry.handles += 1
-            _log.info("%s: made for %s", entry.name, peer)
+            _log.info("%s: made for %s", entry, peer)
             return entry
+
+    def place(self, inode: int | None) -> int | None:
+        """A namespace as it is in `Entry`."""
+        return None if inode == self._here else inode
 
     async def _take_up(self, peer: Peer, entry: Entry, wanted: Wanted) -> Entry:
         if not wanted.exist_ok or not entry.may_open(peer):
@@ -170,7 +221,7 @@ class Adapters:
                 f"there is an adapter called {wanted.name} already: take another name, or open it "
                 "(exist_ok makes it what is asked for)",
             )
-        if entry.may_manage(peer):
+        if entry.may_manage(peer) and entry.namespace is None:
             await self.in_thread(lambda: kernel.bring_to(entry.opened, wanted))
             if wanted.persist:
                 entry.kept = True
@@ -188,7 +239,7 @@ class Adapters:
         try:
             entry.device = DeviceServer(
                 entry.opened.driver,
-                self._directory / entry.name,
+                self._directory / entry.socket_name,
                 mode=0o600 if self._configuration.group is None else 0o660,
                 group=self._configuration.group,
                 may_open=entry.may_open,
@@ -199,11 +250,11 @@ class Adapters:
         except BaseException:
             entry.opened.let_go()
             raise
-        self._entries[entry.name] = entry
+        self._entries[entry.key] = entry
 
-    async def open(self, peer: Peer, name: str) -> Entry:
+    async def open(self, peer: Peer, name: str, namespace: int | None) -> Entry:
         """A handle more on an adapter."""
-        entry = await self.require(peer, name)
+        entry = await self.require(peer, name, namespace)
         entry.handles += 1
         return entry
 
@@ -215,21 +266,24 @@ class Adapters:
                 if not entry.handles:
                     await self._remove(entry)
 
-    async def delete(self, peer: Peer, name: str) -> None:
+    async def delete(self, peer: Peer, name: str, namespace: int | None) -> None:
         """Take it away, whoever has it open."""
-        entry = await self.require(peer, name, manage=True)
+        entry = await self.require(peer, name, namespace, manage=True)
         async with self._changing:
             host = entry.opened.host
-            with suppress(AdapterNotFound):
-                await self.in_thread(lambda: kernel.delete_adapter(host.info().name, None))
+            if entry.namespace is None:  # else it goes with its queue
+                with suppress(AdapterNotFound):
+                    await self.in_thread(lambda: kernel.delete_adapter(host.info().name, None))
             await self._remove(entry)
 
-    async def require(self, peer: Peer, name: str, *, manage: bool = False) -> Entry:
+    async def require(
+        self, peer: Peer, name: str, namespace: int | None = None, *, manage: bool = False
+    ) -> Entry:
         """The adapter of that name, where ``peer`` may open it, or ``manage`` it.
 
         One that the peer may not open is not there, as far as it knows.
         """
-        entry = await self._find(name)
+        entry = await self._find(name, self.place(namespace))
         if entry is None or not entry.may_open(peer):
             raise AdapterNotFound(
                 errno.ENODEV, f"the driver service has no adapter {name} that you may open"
@@ -242,12 +296,12 @@ class Adapters:
 
     async def of(self, peer: Peer) -> list[Entry]:
         """Those that ``peer`` may open, in the order of their making."""
-        entries = [await self._find(name) for name in list(self._entries)]
+        entries = [await self._find(name, namespace) for namespace, name in list(self._entries)]
         return [entry for entry in entries if entry is not None and entry.may_open(peer)]
 
-    async def _find(self, name: str) -> Entry | None:
+    async def _find(self, name: str, namespace: int | None) -> Entry | None:
         """What is there: an interface that somebody took away goes."""
-        entry = self._entries.get(name)
+        entry = self._entries.get((namespace, name))
         if entry is None:
             return None
         try:
@@ -258,14 +312,14 @@ class Adapters:
         return entry
 
     async def _remove(self, entry: Entry) -> None:
-        if self._entries.get(entry.name) is not entry:
+        if self._entries.get(entry.key) is not entry:
             return
-        del self._entries[entry.name]
+        del self._entries[entry.key]
         entry.device.close_socket()
         if entry.label is not None:
             forget(entry.label)
         await self.in_thread(entry.opened.driver.remove)
-        _log.info("%s: removed", entry.name)
+        _log.info("%s: removed", entry)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """What waits for the kernel."""

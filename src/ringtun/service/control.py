@@ -31,8 +31,9 @@ from ringtun.control import Wanted
 from ringtun.events import AdapterEvents
 from ringtun.info import AdapterInfo
 from ringtun.service.adapters import Adapters, Entry
-from ringtun.service.descriptors import impatient
+from ringtun.service.descriptors import close_apart, impatient
 from ringtun.service.listener import Listener
+from ringtun.service.namespaces import is_namespace
 from ringtun.service.peer import Peer
 from ringtun.service.quota import Quota
 
@@ -41,7 +42,7 @@ __all__ = ["INTERFACE", "ControlServer", "Driver"]
 INTERFACE = "org.ringtun.Driver"
 _REQUEST_MAX = 1 << 16  # bytes
 _ANSWERS_MAX = 1 << 20  # bytes that were not read
-_DESCRIPTORS_MAX = 0  # no call has any: what comes along is not received
+_DESCRIPTORS_MAX = 1  # at a time: what else comes along is not received
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class AdapterState:
     """An adapter as it is now."""
 
     name: str
+    namespace: int | None
     ifindex: int
     guid: str | None
     mtu: int
@@ -157,7 +159,10 @@ def _reply(error: Exception) -> TypedVarlinkErrorReply:
 
 
 class Driver(VarlinkInterface, name=INTERFACE):
-    """TUN adapters for programs without rights. What a connection opens it has until it ends."""
+    """TUN adapters for programs without rights. What a connection opens it has until it ends.
+    An adapter in another network namespace than the service's has that one's inode as its
+    namespace; it is configured and watched there, and not by the service.
+    """
 
     errors = (
         AdapterBusy,
@@ -176,6 +181,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
         self._opened: list[Entry] = []
         self._end_monitor: Callable[[], None] | None = None
         self._ended = False
+        self._passed: int | None = None
 
     @varlinkmethod
     async def CreateAdapter(
@@ -191,13 +197,26 @@ class Driver(VarlinkInterface, name=INTERFACE):
         owner: int | None = None,
         group: int | None = None,
         txqueuelen: int | None = None,
+        namespace: int | None = None,
     ) -> _Adapter:
-        """Make an adapter, and open it. It goes with its last handle, unless it is to persist."""
-        return await self._answer(
-            lambda: self._create(
-                name, addresses, mtu, guid, up, exist_ok, persist, owner, group, txqueuelen
-            )
-        )
+        """Make an adapter, and open it. It goes with its last handle, unless it is to persist.
+        Here the namespace is 0, the index of the one descriptor that comes along: of a network
+        namespace of the caller's, where the adapter does not persist, and is down and without
+        addresses, for the caller to change.
+        """
+
+        async def work() -> _Adapter:
+            into = None if namespace is None else self._take_passed(namespace)
+            try:
+                return await self._create(
+                    name, addresses, mtu, guid, up, exist_ok, persist, owner, group, txqueuelen,
+                    into,
+                )  # fmt: skip
+            finally:
+                if into is not None:
+                    os.close(into)
+
+        return await self._answer(work)
 
     async def _create(
         self,
@@ -211,6 +230,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
         owner: int | None,
         group: int | None,
         txqueuelen: int | None,
+        into: int | None,
     ) -> _Adapter:
         arguments.check_name(name)
         interfaces = None if addresses is None else arguments.check_addresses(addresses)
@@ -231,7 +251,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
             txqueuelen=txqueuelen,
             netns=None,
         )
-        return await self._hold(await self._adapters.create(self._peer, wanted))
+        return await self._hold(await self._adapters.create(self._peer, wanted, into))
 
     def _owner(self, persist: bool, owner: int | None, group: int | None) -> int | None:
         """Who may open a persistent adapter: nobody but the peer, and groups that it is in."""
@@ -245,21 +265,21 @@ class Driver(VarlinkInterface, name=INTERFACE):
         return peer.uid if persist and owner is None and group is None else owner
 
     @varlinkmethod
-    async def OpenAdapter(self, *, name: str) -> _Adapter:
+    async def OpenAdapter(self, *, name: str, namespace: int | None = None) -> _Adapter:
         """Open an adapter that is there."""
 
         async def work() -> _Adapter:
-            return await self._hold(await self._adapters.open(self._peer, name))
+            return await self._hold(await self._adapters.open(self._peer, name, namespace))
 
         return await self._answer(work)
 
     @varlinkmethod
-    async def CloseAdapter(self, *, name: str) -> None:
+    async def CloseAdapter(self, *, name: str, namespace: int | None = None) -> None:
         """Let go what this connection has opened; so does its end."""
 
         async def work() -> None:
             for entry in self._opened:
-                if entry.name == name:
+                if entry.key == (self._adapters.place(namespace), name):
                     self._opened.remove(entry)
                     return await self._adapters.close(entry)
             raise errors.AdapterNotFound(errno.EBADF, f"adapter {name} is not open here")
@@ -267,20 +287,26 @@ class Driver(VarlinkInterface, name=INTERFACE):
         return await self._answer(work)
 
     @varlinkmethod
-    async def GetAdapter(self, *, name: str) -> _Adapter:
+    async def GetAdapter(self, *, name: str, namespace: int | None = None) -> _Adapter:
         """Look at an adapter."""
 
         async def work() -> _Adapter:
-            return {"adapter": await self._state(await self._adapters.require(self._peer, name))}
+            entry = await self._adapters.require(self._peer, name, namespace)
+            return {"adapter": await self._state(entry)}
 
         return await self._answer(work)
 
     @varlinkmethod
-    async def ListAdapters(self) -> _AdapterList:
-        """The adapters that the caller may open, in the order of their making."""
+    async def ListAdapters(self, *, namespace: int | None = None) -> _AdapterList:
+        """The adapters that the caller may open, in the order of their making; of all namespaces,
+        or of one.
+        """
 
         async def work() -> _AdapterList:
             entries = await self._adapters.of(self._peer)
+            if namespace is not None:
+                place = self._adapters.place(namespace)
+                entries = [entry for entry in entries if entry.namespace == place]
             return {"adapters": [await self._state(entry) for entry in entries]}
 
         return await self._answer(work)
@@ -312,16 +338,16 @@ class Driver(VarlinkInterface, name=INTERFACE):
         return await self._answer(work)
 
     @varlinkmethod
-    async def DeleteAdapter(self, *, name: str) -> None:
+    async def DeleteAdapter(self, *, name: str, namespace: int | None = None) -> None:
         """Take an adapter of the caller's own away; a session on it ends."""
-        await self._answer(lambda: self._adapters.delete(self._peer, name))
+        await self._answer(lambda: self._adapters.delete(self._peer, name, namespace))
 
     @varlinkmethod
-    async def GetStatistics(self, *, name: str) -> _Statistics:
+    async def GetStatistics(self, *, name: str, namespace: int | None = None) -> _Statistics:
         """What went through an adapter, over all its sessions."""
 
         async def work() -> _Statistics:
-            entry = await self._adapters.require(self._peer, name)
+            entry = await self._adapters.require(self._peer, name, namespace)
             counters = asdict(await self._adapters.in_thread(entry.opened.statistics))
             return {"discards": counters.pop("discards"), "counters": counters}
 
@@ -367,6 +393,29 @@ class Driver(VarlinkInterface, name=INTERFACE):
         finally:
             end()
 
+    # ---- descriptors ----------------------------------------------------------------------------
+
+    def pass_namespace(self, fd: int) -> None:
+        """Own a descriptor that came with the call that is next."""
+        self.drop_passed()
+        self._passed = fd
+
+    def drop_passed(self) -> None:
+        """The call is over, which may not have taken it."""
+        if self._passed is not None:
+            os.close(self._take_passed(0))
+
+    def _take_passed(self, index: int) -> int:
+        fd, self._passed = self._passed, None
+        if fd is None or index != 0:
+            if fd is not None:
+                os.close(fd)
+            raise ValueError(
+                "namespace is 0, the index of the one descriptor that comes along, which is of a "
+                "network namespace: /proc/self/ns/net, opened in there"
+            )
+        return fd
+
     # ---- the rest -------------------------------------------------------------------------------
 
     async def _hold(self, entry: Entry) -> _Adapter:
@@ -397,6 +446,7 @@ class Driver(VarlinkInterface, name=INTERFACE):
     async def end(self) -> None:
         """The connection is over: let go what it has opened."""
         self._ended = True
+        self.drop_passed()
         if self._end_monitor is not None:
             self._end_monitor()
         while self._opened:
@@ -406,46 +456,18 @@ class Driver(VarlinkInterface, name=INTERFACE):
 def _state(entry: Entry, info: AdapterInfo) -> AdapterState:
     values = info.as_dict()
     del values["backend"]
-    return AdapterState(**values, offloads=entry.opened.offloads, device=str(entry.device.path))
+    return AdapterState(
+        **values,
+        namespace=entry.namespace,
+        offloads=entry.opened.offloads,
+        device=str(entry.device.path),
+    )
 
 
 def _events(entry: Entry) -> tuple[AdapterInfo, AdapterEvents]:
     """How an adapter is, and what happens to it from then on."""
     source = entry.opened.events()
     return source.before, AdapterEvents(source, entry.name)
-
-
-class _Protocol(VarlinkInterfaceServerProtocol):
-    """A connection, which tells of its end; it takes one request at a time, and nothing else."""
-
-    def __init__(self, registry: VarlinkInterfaceRegistry, ended: Callable[[], None]) -> None:
-        super().__init__(registry)
-        self._tell = ended
-        self._unfinished = 0
-
-    def message_received(self, data: bytes, fds: Any) -> None:
-        end = data.rfind(b"\0")
-        self._unfinished = len(data) - 1 - end if end >= 0 else self._unfinished + len(data)
-        if self._unfinished > _REQUEST_MAX:
-            self._drop()
-            return
-        try:
-            super().message_received(data, fds)
-        except (ValueError, RecursionError):  # of the JSON: no text, a number too long, too deep
-            self._drop()
-        if end >= 0 and self._transport is not None:
-            self._transport.pause_reading()  # until it is served
-
-    def error_received(self, err: Exception, data: bytes, fds: Any) -> None:
-        self._drop()
-
-    def _drop(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._tell()
 
 
 class _Transport(VarlinkTransport):
@@ -456,6 +478,42 @@ class _Transport(VarlinkTransport):
 
     MAX_RECV_FDS = _DESCRIPTORS_MAX
     _unread = 0  # bytes
+    _serving = False
+    _apart = 0  # descriptors that are being closed: until then nothing is read
+    _when_closed: Callable[[], None] | None = None
+
+    def serve(self) -> None:
+        """Read no more until the request that is there is served."""
+        self._serving = True
+        self.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._serving = False
+        if not self._apart:
+            super()._resume_reading()
+
+    def close_apart(self, fd: int) -> None:
+        """Close what came along, and then read on."""
+
+        def closed() -> None:
+            self._loop.call_soon_threadsafe(self._closed_apart)
+
+        if close_apart((fd,), closed):
+            self._apart += 1
+            self.pause_reading()
+
+    def _closed_apart(self) -> None:
+        self._apart -= 1
+        if not self._apart and not self._serving:
+            super()._resume_reading()
+        if not self._apart and self._when_closed is not None:
+            self._when_closed()
+
+    def when_closed(self, work: Callable[[], None]) -> None:
+        """Do ``work`` once all that came along is closed; the transport is."""
+        self._when_closed = work
+        if not self._apart:
+            work()
 
     def _sock_receive_fds(self, size: int) -> int:
         if self._paused or self.is_closing():
@@ -477,6 +535,62 @@ class _Transport(VarlinkTransport):
 
     def _was_read(self, size: int, sent: asyncio.Future[None]) -> None:
         self._unread -= size
+
+
+class _Protocol(VarlinkInterfaceServerProtocol):
+    """A connection, which tells of its end; it takes one request at a time, and nothing else."""
+
+    _transport: _Transport | None
+
+    def __init__(
+        self, registry: VarlinkInterfaceRegistry, driver: Driver, ended: Callable[[], None]
+    ) -> None:
+        super().__init__(registry)
+        self._driver = driver
+        self._tell = ended
+        self._unfinished = 0
+
+    def message_received(self, data: bytes, fds: Any) -> None:
+        # The library would close them when its call ends, or at once, where that is not whole yet.
+        for descriptor in fds or ():
+            self._received(descriptor.take())
+        end = data.rfind(b"\0")
+        self._unfinished = len(data) - 1 - end if end >= 0 else self._unfinished + len(data)
+        if self._unfinished > _REQUEST_MAX:
+            self._drop()
+            return
+        try:
+            super().message_received(data, None)
+        except (ValueError, RecursionError):  # of the JSON: no text, a number too long, too deep
+            self._drop()
+        if end >= 0 and self._transport is not None:
+            self._transport.serve()
+
+    def _received(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        if is_namespace(fd):
+            self._driver.pass_namespace(fd)
+        elif self._transport is not None:
+            self._transport.close_apart(fd)
+
+    def request_received(self, obj: Any, fds: Any) -> asyncio.Future[None] | None:
+        served: asyncio.Future[None] | None = super().request_received(obj, fds)
+        if served is None:
+            self._driver.drop_passed()
+        else:
+            served.add_done_callback(lambda _: self._driver.drop_passed())
+        return served
+
+    def error_received(self, err: Exception, data: bytes, fds: Any) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell()
 
 
 class ControlServer:
@@ -503,7 +617,7 @@ class ControlServer:
         )
 
         def ended() -> None:
-            self._quota.give_back(peer, "connections")
+            transport.when_closed(lambda: self._quota.give_back(peer, "connections"))
             self._transports.discard(transport)
             if driver.monitors:
                 transport.abort()  # it may wait for ever for room in the socket
@@ -511,7 +625,9 @@ class ControlServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        transport = _Transport(self._loop, connection, connection, _Protocol(registry, ended))
+        transport = _Transport(
+            self._loop, connection, connection, _Protocol(registry, driver, ended)
+        )
         self._transports.add(transport)
 
     async def close(self) -> None:

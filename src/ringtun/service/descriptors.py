@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from ringtun.service.namespaces import is_namespace
 from ringtun.wire import close_all
 
 __all__ = ["close_apart", "impatient", "no_signal_matters"]
@@ -39,7 +40,7 @@ def impatient() -> Iterator[None]:
 
 
 def close_apart(descriptors: Sequence[int], closed: Callable[[], None]) -> bool:
-    """Close them; what is neither memory nor an event in a thread of its own.
+    """Close them; what is neither memory, an event nor a network namespace in a thread of its own.
 
     Returns whether there is one, which then calls ``closed``; it may never do so.
     """
@@ -72,5 +73,5 @@ def _is_plain(fd: int) -> bool:
         fcntl.fcntl(fd, fcntl.F_GET_SEALS)
         return True
     with suppress(OSError):
-        return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
+        return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]" or is_namespace(fd)
     return False

@@ -9,7 +9,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-__all__ = ["Peer", "peer_of"]
+__all__ = ["Peer", "peer_of", "user_name"]
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; not in Python's socket
 _UCRED = struct.Struct("=iII")
@@ -26,11 +26,15 @@ class Peer:
     """Its primary and supplementary groups."""
 
     def __str__(self) -> str:
-        try:
-            name = pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            name = str(self.uid)
-        return f"user {name} (process {self.pid})"
+        return f"user {user_name(self.uid)} (process {self.pid})"
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def peer_of(connection: socket.socket) -> Peer:
