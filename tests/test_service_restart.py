@@ -24,11 +24,12 @@ import ringtun
 from ringtun.host.linux_tun import LinuxTun
 from ringtun.host.namespace import Namespace
 from ringtun.testing.conformance import packet
+from ringtun.testing.netns import enter_private_world
 from tests.backends import KernelPeer
 from tests.children import NOBODY, ONE_USER_ONLY, as_ordinary_user, raised_in_child
 from tests.services import Service
 from tests.supervisor import Supervisor
-from tests.system.sites import SOON
+from tests.system.sites import SOON, until
 
 pytestmark = pytest.mark.kernel
 
@@ -217,6 +218,18 @@ def test_it_takes_one_capability(place: Path, end: signal.Signals) -> None:
         sends()
         as_user(configure)
         as_user(lambda: ringtun.delete_adapter(NAME, backend="service"))
+        ringtun.list_adapters(backend="embedded")  # loads what the user may not read
+        assert raised_in_child(make_in_a_world, OWNER) == ""
+
+
+def make_in_a_world() -> None:
+    """An adapter in a network namespace of the user's own: that takes no more."""
+    enter_private_world()
+    with ringtun.create_adapter(NAME, addresses=ADDRESSES, backend="service") as adapter:
+        assert [info.name for info in ringtun.list_adapters(backend="embedded")] == [NAME]
+        with adapter.start_session() as session:
+            session.send(packet(1))
+            until(lambda: adapter.statistics().sent_packets == 1)
 
 
 # ---- the store ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 import ringtun
 from ringtun.service import installation
 from ringtun.testing.conformance import packet
+from ringtun.testing.netns import NetworkNamespace
 from tests.services import Service
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,8 @@ def test_it_makes_no_call_that_its_filter_forbids(tmp_path: Path) -> None:
                     adapter.configure(mtu=1300, addresses=["10.7.0.1/24", "fd07::1/64"])
                     adapter.statistics()
                 ringtun.create_adapter("vpn1").close()
+                with NetworkNamespace("there"):
+                    ringtun.create_adapter("vpn1", netns="there", backend="service").close()
         calls = set(re.findall(r"^\d+ +(\w+)\(", traced.read_text(), re.M))
     finally:
         ringtun.delete_adapter("vpn0", backend="embedded", missing_ok=True)

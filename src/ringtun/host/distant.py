@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -83,7 +82,7 @@ class DistantHost(LinuxQueue):
         """
         check_name(name)
         here = Namespace.current()
-        tun = LinuxTun.create(f"ring{secrets.token_hex(5)}", namespace=here)
+        tun = LinuxTun.create(f"ring{os.urandom(5).hex()}", namespace=here)
         try:
             host = cls(tun, os.fstat(into).st_ino)
             if tun.vnet:
