@@ -14,7 +14,7 @@ import pytest
 
 from ringtun.testing import netns
 from ringtun.testing.netns import NetworkNamespace, enter_private_world
-from tests.children import NOBODY, as_ordinary_user, raised_in_child
+from tests.children import NOBODY, ONE_USER_ONLY, as_ordinary_user, raised_in_child
 
 pytestmark = pytest.mark.world
 
@@ -50,6 +50,27 @@ def test_an_ordinary_user_is_root_in_a_private_world() -> None:
     if "cannot make a private network namespace" in raised:
         pytest.skip(raised)
     assert raised == ""
+
+
+@pytest.mark.parametrize("service", [False, True])
+def test_where_no_namespace_has_a_name(service: bool) -> None:
+    """All of /run is hidden then, but for the sockets of a driver service."""
+
+    def work() -> None:
+        enter_private_world()
+        assert subprocess.run(["mount", "-t", "tmpfs", "none", "/run"]).returncode == 0
+        if service:
+            Path("/run/ringtun").mkdir()
+        Path("/run/other").mkdir()
+        enter_private_world()
+        assert sorted(os.listdir("/run")) == ["netns"] + ["ringtun"] * service
+        if service:
+            Path("/run/ringtun/control").touch()
+        with NetworkNamespace("blue") as blue:
+            assert blue.run("true").returncode == 0
+
+    for user in (None,) if ONE_USER_ONLY else (None, NOBODY):
+        assert raised_in_child(work, user) == ""
 
 
 def test_it_is_refused_once_there_are_threads() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import pty
@@ -15,12 +16,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 import ringtun
 from tests.children import NOBODY, ONE_USER_ONLY
+from tests.services import Service
 
 DEMO = [sys.executable, "-c", "from ringtun.cli import main; main()", "demo"]
 FIELDS = {
@@ -158,6 +161,23 @@ def test_without_a_right_to_the_node_it_runs_in_memory(tmp_path: Path) -> None:
         "chmod 0666 /dev/net/tun"
     )
     assert found["ping_ipv4"] == {"not_run": "no kernel TUN"}
+
+
+@kernel
+def test_with_a_driver_service_it_takes_no_right_to_the_node(tmp_path: Path) -> None:
+    command = as_nobody(tmp_path, "600", *DEMO, "--seconds", "0.5", "--json")
+    with TemporaryDirectory() as place:  # those of pytest are root's alone
+        os.chmod(place, 0o755)
+        group = grp.getgrgid(NOBODY).gr_name
+        with Service(Path(place, "run"), "--group", group) as service:
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    if found["mode"] == "memory" and "user_namespaces" in found["reason"]:
+        pytest.skip(f"THE KERNEL LETS USERS MAKE NO USER NAMESPACES: {found['reason']}")
+    assert found["mode"] == "user-namespace"
+    check_kernel_run(found)
+    assert sum("made for user nobody" in line for line in service.lines) == 2
 
 
 @kernel

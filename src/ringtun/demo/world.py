@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+from ringtun.control.service import lets_in
 from ringtun.demo.errors import NoKernelTun
 from ringtun.testing.netns import enter_private_world
 
@@ -18,9 +19,12 @@ def enter() -> str:
     """Move this process into a private network namespace in which it may make TUN adapters.
 
     Returns how: "root", or "user-namespace". What is made there goes with this process and its
-    children, however they end. Raises `NoKernelTun`; ``RuntimeError`` where threads run already.
+    children, however they end. Where a driver service lets this process in, it makes the adapters,
+    and no TUN node is needed here. Raises `NoKernelTun`; ``RuntimeError`` where threads run
+    already.
     """
-    _look_at_node()
+    if not lets_in():
+        _look_at_node()
     before = _user_namespace()
     try:
         enter_private_world()

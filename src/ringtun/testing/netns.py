@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 __all__ = ["NetworkNamespace", "enter_private_world"]
 
 NAMED_NAMESPACES: Final = Path("/run/netns")
+DRIVER_SOCKETS: Final = Path("/run/ringtun")
 
 # linux/sched.h
 CLONE_NEWNS: Final = 0x00020000
@@ -74,13 +75,22 @@ def enter_private_world(*, this_thread_alone: bool = False) -> None:
 def _hide_named_namespaces() -> None:
     """Lay an empty directory over the system's named namespaces.
 
-    Where there is none yet, over all of ``/run``: making one would change the machine.
+    Where there is none yet, over all of ``/run``: making one would change the machine. The driver
+    service's sockets are to be seen all the same.
     """
     if NAMED_NAMESPACES.is_dir():
         _mount("tmpfs", str(NAMED_NAMESPACES), kind="tmpfs", options="mode=755")
-    else:
+        return
+    with ExitStack() as stack:
+        sockets = None
+        with suppress(FileNotFoundError):
+            sockets = os.open(DRIVER_SOCKETS, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, sockets)
         _mount("tmpfs", "/run", kind="tmpfs", options="mode=755")
         NAMED_NAMESPACES.mkdir()
+        if sockets is not None:
+            DRIVER_SOCKETS.mkdir()
+            _mount(f"/proc/self/fd/{sockets}", str(DRIVER_SOCKETS), flags=MS_BIND)
 
 
 def _unshare_as_root() -> None:
