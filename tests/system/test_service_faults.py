@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -86,6 +87,7 @@ def test_every_client_sees_at_once_that_the_driver_was_killed(tmp_path: Path) ->
     """One that waits for a packet, one for room, one of asyncio, one by the descriptor."""
     directory = tmp_path / "run"
     ended: dict[str, float] = {}
+    started = threading.Event()
 
     def until_the_end(what: str, work: Callable[[], object]) -> ringtun.EndReason:
         try:
@@ -97,6 +99,7 @@ def test_every_client_sees_at_once_that_the_driver_was_killed(tmp_path: Path) ->
 
     async def receive_all(adapter: ringtun.Adapter) -> None:
         async with adapter.start_async_session() as session:
+            started.set()
             while True:
                 await session.receive()
 
@@ -125,7 +128,7 @@ def test_every_client_sees_at_once_that_the_driver_was_killed(tmp_path: Path) ->
         }
         calls = {what: Background(partial(until_the_end, what, works[what])) for what in works}
         stack.enter_context(calls["asyncio"])
-        until(lambda: adapters[3].info().connected)
+        assert started.wait(SOON)  # it is connected before that is answered
         service.process.send_signal(signal.SIGSTOP)
         while sending.try_send(packet):
             pass
