@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringtun.msm.build import Release
-from ringtun.msm.wintun import Wintun
+from ringtun.msm.library import Wintun
 from tests.installer.mingw import compile_dll
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from ringtun.installer.executable import Executable
 from ringtun.installer.merge import CABINET
 from ringtun.msm import actions
 from ringtun.msm.actions import compile_actions
+from ringtun.msm.library import Wintun
 from ringtun.msm.module import PLATFORMS, ringtun_module
-from ringtun.msm.wintun import Wintun
 from tests.installer.mingw import TARGETS
 
 AMD64, X86 = PLATFORMS["amd64"], PLATFORMS["x86"]

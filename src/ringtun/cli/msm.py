@@ -125,7 +125,7 @@ def _described(module: BuiltModule, output: str) -> dict[str, Any]:
 
 
 def _show(module: BuiltModule, output: str) -> None:
-    from ringtun.msm.wintun import SIGNER
+    from ringtun.msm.library import SIGNER
 
     click.echo(printable(str(Path(output, module.name))))
     click.echo(f"  SHA-256     {module.sha256}")

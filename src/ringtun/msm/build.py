@@ -10,8 +10,8 @@ from pathlib import Path
 from ringtun.installer.errors import InstallerError
 from ringtun.installer.signing import Identity, StrPath, sign
 from ringtun.msm.actions import compile_actions
+from ringtun.msm.library import Wintun
 from ringtun.msm.module import PLATFORMS, ringtun_module
-from ringtun.msm.wintun import Wintun
 
 __all__ = ["BuiltModule", "Release", "build_module"]
 

@@ -16,7 +16,7 @@ from ringtun.installer.parts import (
     Place,
     RegistryValue,
 )
-from ringtun.msm.wintun import Wintun
+from ringtun.msm.library import Wintun
 
 __all__ = ["PLATFORMS", "Platform", "ringtun_module"]
 

@@ -9,7 +9,7 @@ import pytest
 from ringtun.installer import InstallerError
 from ringtun.installer.signing import sign
 from ringtun.msm.build import Release
-from ringtun.msm.wintun import SIGNER, Wintun
+from ringtun.msm.library import SIGNER, Wintun
 from tests.installer.certificates import Authority
 from tests.installer.mingw import compile_dll
 
