@@ -16,12 +16,13 @@ FUZZED := $(wildcard $(addprefix src/ringtun/native/,checksum.c segment.c coales
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -g -Isrc/ringtun/native \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 
-.PHONY: help demo test docs soak fuzz msm check lint types format bench bench-quick \
+.PHONY: help demo test test-installer docs soak fuzz msm check lint types format bench bench-quick \
 	bench-docs clean
 
 help:
 	@echo "make demo    run the main job: two namespaces, an adapter in each, joined in Python"
 	@echo "make test    run the tests"
+	@echo "make test-installer   install packages and modules in Wine, and remove them"
 	@echo "make docs    build the documentation into build/docs"
 	@echo "make msm     build the merge modules for Windows into build (WINTUN= and SIGN=)"
 	@echo "make check   all that CI runs: format, lint, types, documentation, tests"
@@ -38,6 +39,12 @@ demo: build/ready
 
 test: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not soak"
+
+# In a Windows of each runner's own. Without what it takes there is nothing to be tried.
+test-installer: build/ready build/ready-to-test
+	@if scripts/need.sh installer; then \
+		$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m wine tests/installer; \
+	else echo "NOT TRIED: installing in Wine, for want of the packages above" >&2; fi
 
 soak: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -m soak

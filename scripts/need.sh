@@ -46,6 +46,11 @@ for what in "$@"; do
         command_of osslsigncode osslsigncode
         need 'test -e /etc/ssl/certs/ca-certificates.crt' ca-certificates
         ;;
+    installer)
+        command_of wine wine
+        need "test -x /usr/lib/wine/wine64" wine64
+        command_of x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
+        ;;
     fuzz)
         command_of clang clang
         need 'ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*' libclang-rt-dev

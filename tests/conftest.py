@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -31,13 +32,12 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long is not run unless ``-m`` speaks of it."""
-    if "soak" in (config.option.markexpr or ""):
-        return
-    long = [item for item in items if item.get_closest_marker("soak")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """What takes long, or a Windows, is not run unless ``-m`` speaks of it."""
+    marks = {"soak", "wine"} - set(re.findall(r"\w+", config.option.markexpr or ""))
+    unasked = [item for item in items if any(map(item.get_closest_marker, marks))]
+    if unasked:
+        config.hook.pytest_deselected(items=unasked)
+        items[:] = [item for item in items if item not in unasked]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,7 +22,10 @@ def compile_dll(folder: Path, code: str, *, bits: int, version: str | None = Non
         subprocess.run([f"{target}-windres", "dll.rc", "dll.res.o"], cwd=folder, check=True)
         sources.append("dll.res.o")
     subprocess.run(
-        [f"{target}-gcc", "-shared", "-s", "-Wl,--no-insert-timestamp", "-o", "dll.dll", *sources],
+        [
+            *(f"{target}-gcc", "-shared", "-s", "-Wl,--no-insert-timestamp"),
+            *("-o", "dll.dll", *sources, "-lmsi"),
+        ],
         cwd=folder,
         check=True,
     )

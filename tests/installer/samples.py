@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import uuid
 from collections.abc import Sequence
 
-from ringtun.installer import CabinetFile, Database, Property, Table, write_cabinet
+from ringtun.installer import CabinetFile, Database, Property, write_cabinet
 from ringtun.installer.schema import ACTIONS, SEQUENCES, ensure, validate
 from ringtun.installer.tables import Value
 
@@ -25,19 +26,26 @@ _EXECUTE = (
 )
 
 
-def component_code(number: int) -> str:
-    """A GUID for a component."""
-    return f"{{5C0A1B2C-0000-4000-8000-{number:012X}}}"
+def code(seed: str) -> str:
+    """A GUID, the same for the same text."""
+    return f"{{{uuid.uuid5(uuid.NAMESPACE_URL, seed)}}}".upper()
 
 
-def add_files(database: Database, suffix: str, directory: str, component: str, code: int) -> None:
+def add_files(
+    database: Database,
+    suffix: str,
+    directory: str,
+    component: str,
+    guid: str,
+    files: Sequence[CabinetFile] = FILES,
+) -> None:
     """Both files, in a component of their own."""
     ensure(database, "File", "MsiFileHash", "Component")
     tables = database.tables
     key = f"{FILES[0].name}{suffix}"
-    tables["Component"].add(component, component_code(code), directory, 256, None, key)
+    tables["Component"].add(component, guid, directory, 256, None, key)
     names = ("tool.dll", "README~1.TXT|Read me first.txt")
-    for number, (file, name) in enumerate(zip(FILES, names, strict=True), 1):
+    for number, (file, name) in enumerate(zip(files, names, strict=True), 1):
         key = f"{file.name}{suffix}"
         version = "1.2.3.4" if number == 1 else None
         language = "1033" if version else None
@@ -63,10 +71,10 @@ def module(arch: str = "x64") -> Database:
     directories.add("TARGETDIR", None, "SourceDir")
     directories.add(f"Own{SUFFIX}", "TARGETDIR", ".")
     files, anchor = f"Files{SUFFIX}", f"Anchor{SUFFIX}"
-    add_files(database, SUFFIX, f"Own{SUFFIX}", files, 1)
+    add_files(database, SUFFIX, f"Own{SUFFIX}", files, code(files))
     change(database, "Component", files, Attributes=of_64_bit)
     database.tables["Component"].add(
-        *(anchor, component_code(2), "TARGETDIR", 4 | of_64_bit, None, f"Value{SUFFIX}")
+        *(anchor, code(anchor), "TARGETDIR", 4 | of_64_bit, None, f"Value{SUFFIX}")
     )
     ensure(database, "Registry").add(
         *(f"Value{SUFFIX}", 2, r"SOFTWARE\Example", "Module", "#1", anchor)
@@ -92,48 +100,60 @@ def module(arch: str = "x64") -> Database:
     return database
 
 
-def product() -> Database:
-    """Two files, a registry value, an upgrade, a refused downgrade, a deferred action."""
+def product(
+    name: str = "Example",
+    version: str = "1.2.3",
+    files: Sequence[CabinetFile] = FILES,
+) -> Database:
+    """Two files, a registry value, an upgrade, a refused downgrade, a deferred action.
+
+    Of one name all versions are one product; a name has at most 8 letters.
+    """
     database = Database(1252)
+    upgrade_code = code(name)
     properties = ensure(database, "Property")
-    for name, value in {
+    for key, value in {
         "Manufacturer": "Acme",
-        "ProductCode": "{0A0A0A0A-0000-4000-8000-000000000001}",
+        "ProductCode": code(f"{name} {version}"),
         "ProductLanguage": "1033",
-        "ProductName": "Example",
-        "ProductVersion": "1.2.3",
-        "UpgradeCode": "{0B0B0B0B-0000-4000-8000-000000000001}",
+        "ProductName": name,
+        "ProductVersion": version,
+        "UpgradeCode": upgrade_code,
         "SecureCustomProperties": "NEWER_FOUND;OLDER_FOUND",
     }.items():
-        properties.add(name, value)
+        properties.add(key, value)
     directories = ensure(database, "Directory")
     directories.add("TARGETDIR", None, "SourceDir")
     directories.add("ProgramFiles64Folder", "TARGETDIR", ".")
-    directories.add("INSTALLFOLDER", "ProgramFiles64Folder", "Example")
-    add_files(database, "", "INSTALLFOLDER", "Main", 3)
-    ensure(database, "Registry").add(
-        "Where", 2, r"SOFTWARE\Example", "Where", "[TARGETDIR]", "Main"
-    )
+    directories.add("INSTALLFOLDER", "ProgramFiles64Folder", name)
+    add_files(database, "", "INSTALLFOLDER", "Main", code(f"{name} Main"), files)
+    key = rf"SOFTWARE\{name}"
+    ensure(database, "Registry").add("Where", 2, key, "Where", "[INSTALLFOLDER]", "Main")
     ensure(database, "Feature").add("All", None, "All of it", None, 2, 1, "INSTALLFOLDER", 0)
     ensure(database, "FeatureComponents").add("All", "Main")
     ensure(database, "Media").add(1, 2, None, f"#{CABINET}", None, None)
-    database.streams[CABINET] = cabinet("")
-    code = properties.rows[5][1]
+    database.streams[CABINET] = write_cabinet(files)
     upgrade = ensure(database, "Upgrade")
-    upgrade.add(code, None, "1.2.3", None, 1, None, "OLDER_FOUND")
-    upgrade.add(code, "1.2.3", None, None, 2, None, "NEWER_FOUND")
+    upgrade.add(upgrade_code, None, version, None, 1, None, "OLDER_FOUND")
+    upgrade.add(upgrade_code, version, None, None, 2, None, "NEWER_FOUND")
     ensure(database, "LaunchCondition").add("NOT NEWER_FOUND", "A newer version is there.")
-    ensure(database, "CustomAction").add("Act", 3073, "Action", "Act", None)
-    ensure(database, "Binary").add("Action", b"MZ")
     ensure(database, *SEQUENCES)
     steps = database.tables["InstallExecuteSequence"]
     for action in _EXECUTE:
         number = 1501 if action == "RemoveExistingProducts" else ACTIONS[action]
         steps.add(action, None, number)
-    steps.add("Act", "NOT Installed", 4001)
-    summarize(
-        database, "Installation Database", "x64;1033", "{0C0C0C0C-0000-4000-8000-000000000001}"
-    )
+    title = "Installation Database"
+    summarize(database, title, "x64;1033", code(f"{name} {version} package"))
+    validate(database)
+    return database
+
+
+def with_action(condition: str = "NOT Installed", target: str = "Act") -> Database:
+    """The product with a deferred action, a function of a library that is none."""
+    database = product()
+    ensure(database, "CustomAction").add("Act", 3073, "Action", target, None)
+    ensure(database, "Binary").add("Action", b"MZ")
+    database.tables["InstallExecuteSequence"].add("Act", condition, 4001)
     validate(database)
     return database
 
@@ -160,10 +180,3 @@ def change(database: Database, table: str, *key: str | int | None, **values: Val
     row = dict(zip(names, rows.remove(*key), strict=True))
     assert values.keys() <= row.keys()
     rows.load(tuple({**row, **values}.values()))
-
-
-def without(database: Database, table: str, column: str) -> Table:
-    """The table again, without a column, and without rows."""
-    former = database.tables[table]
-    database.tables[table] = Table(table, [c for c in former.columns if c.name != column])
-    return database.tables[table]

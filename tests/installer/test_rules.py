@@ -26,9 +26,10 @@ from tests.installer.samples import (
     SUFFIX,
     cabinet,
     change,
-    component_code,
+    code,
     module,
     product,
+    with_action,
 )
 
 EXECUTE = "InstallExecuteSequence"
@@ -160,7 +161,7 @@ BROKEN = {
     ),
     "component-code": spoiled(
         module,
-        set_row("Component", ANCHOR, ComponentId=component_code(1)),
+        set_row("Component", ANCHOR, ComponentId=code(FILES)),
         f"is that of {FILES} too",
     ),
     "key-path": spoiled(
@@ -197,7 +198,9 @@ BROKEN = {
         product, add_row(EXECUTE, "Dance", None, 4002), "no standard action, and no row of"
     ),
     "custom-action": spoiled(
-        product, set_row("CustomAction", "Act", Source="Nothing"), "'Nothing' is no row of Binary"
+        with_action,
+        set_row("CustomAction", "Act", Source="Nothing"),
+        "'Nothing' is no row of Binary",
     ),
     "required-action": spoiled(
         product, remove_row(EXECUTE, "PublishProduct"), "it has no PublishProduct"
@@ -213,10 +216,10 @@ BROKEN = {
         "RemoveFiles is at 4500, and InstallFiles at 4000",
     ),
     "action-number": spoiled(
-        product, set_row(EXECUTE, "Act", Sequence=4000), "its number 4000 is that of"
+        with_action, set_row(EXECUTE, "Act", Sequence=4000), "its number 4000 is that of"
     ),
     "deferred-action": spoiled(
-        product, set_row(EXECUTE, "Act", Sequence=7000), "not between InstallInitialize and"
+        with_action, set_row(EXECUTE, "Act", Sequence=7000), "not between InstallInitialize and"
     ),
     "advertised-action": spoiled(
         module,
@@ -324,7 +327,7 @@ def move_directory(database: Database) -> None:
     change(database, "Component", FILES, Directory_="System64Folder")
 
 
-@pytest.mark.parametrize("sample", [module, product])
+@pytest.mark.parametrize("sample", [module, product, with_action])
 def test_a_sample_keeps_to_all_rules(sample: Callable[[], Database]) -> None:
     assert check(sample()) == []
 
@@ -428,7 +431,7 @@ def test_what_a_cabinet_lacks_and_has_too_much() -> None:
         ("Condition", ['A AND "x(y"', "(A) OR (NOT B)", "$C=3"], ['A="x', "(A", "A)(", "A)"]),
         ("DefaultDir", [".", "Example", "EXA~1|Ex ample", "a:b", ".:b"], ["Ex ample", "a:b:c"]),
         ("Filename", ["a.txt", "A~1.TXT|a long name.text"], ["a.text", "a b", "", "a|b|c", "a|b?"]),
-        ("Guid", [component_code(1)], [component_code(10).lower(), component_code(1)[1:-1], ""]),
+        ("Guid", [code("")], [code("").lower(), code("")[1:-1], ""]),
         ("Identifier", ["_a.B9", "A"], ["", "9a", "a-b", "ä", "a b"]),
         ("Language", ["0", "1033,1031"], ["", "1033;1031", "en"]),
         ("LowerCase", ["a1"], ["aB"]),
@@ -476,7 +479,6 @@ def test_every_standard_action_is_known() -> None:
 )
 def test_where_former_versions_are_removed(at: int, also: str | None, fine: bool) -> None:
     database = product()
-    database.tables[EXECUTE].remove("Act")
     change(database, EXECUTE, "RemoveExistingProducts", Sequence=at)
     if also:
         database.tables[EXECUTE].add(also, None, 6500)
@@ -510,7 +512,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def test_the_command(tmp_path: Path) -> None:
     file = tmp_path / "product.msi"
-    database = product()
+    database = with_action()
     database.write(file)
     assert run(file) == (0, "0 errors, 0 warnings.\n", "")
     change(database, EXECUTE, "Act", Sequence=4000)
