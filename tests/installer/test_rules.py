@@ -400,6 +400,24 @@ def test_deep_trees_take_no_time() -> None:
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize(
+    ("parent", "name", "same"),
+    [
+        ("INSTALLFOLDER", ".", True),
+        ("ProgramFiles64Folder", "EXA~1|EXAMPLE", True),
+        ("INSTALLFOLDER", "Example", False),
+        ("TARGETDIR", "Example", False),
+    ],
+)
+def test_directories_that_come_to_be_one(parent: str, name: str, same: bool) -> None:
+    database = product()
+    database.tables["Directory"].add("Second", parent, name)
+    database.tables["Component"].add("More", code("More"), "Second", 256, None, "Readme")
+    change(database, "File", "Readme", FileName="tool.dll", Component_="More")
+    database.tables["FeatureComponents"].add("All", "More")
+    assert [finding.rule for finding in check(database)] == (["same-file"] if same else [])
+
+
 def test_a_cabinet_that_cannot_be_read_is_a_finding() -> None:
     for data, says in [(b"", "is cut short"), (b"MSCF" + bytes(60), "is no cabinet")]:
         database = product()

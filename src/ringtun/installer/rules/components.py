@@ -10,6 +10,7 @@ from ringtun.installer.rules.rule import Problem, Record, records, rule
 from ringtun.installer.rules.summary import platform
 from ringtun.installer.rules.tree import roots
 from ringtun.installer.rules.values import long_name, short_name
+from ringtun.installer.schema import FOLDERS
 
 __all__ = ["BY_ODBC", "BY_REGISTRY", "IS_64_BIT", "RULES"]
 
@@ -104,18 +105,44 @@ def directory_tree(database: Database) -> Iterator[Problem]:
 def same_file(database: Database) -> Iterator[Problem]:
     """No two files come to have the same name in the same directory."""
     components = {row.key: row for row in records(database, "Component")}
-    owners: dict[tuple[str, str, str], Record] = {}
+    places = _places(database)
+    owners: dict[tuple[object, str, str], Record] = {}
     for file in records(database, "File"):
         component = components.get(file.text("Component_"))
         if component is None or component.text("Condition"):
             continue  # of components with conditions one may be installed, and not the other
-        name = file.text("FileName")
+        directory, name = component.text("Directory_"), file.text("FileName")
         for length, one in (("short", short_name(name)), ("long", long_name(name))):
-            place = (component.text("Directory_"), length, one.lower())
-            owner = owners.setdefault(place, file)
+            key = (places.get(directory, directory), length, one.lower())
+            owner = owners.setdefault(key, file)
             if owner is not file:
-                yield file, f"its name {one!r:.80} is that of {owner.key}, in {place[0]} too"
+                yield file, f"its name {one!r:.80} is that of {owner.key}, in the same directory"
                 break
+
+
+def _places(database: Database) -> dict[str, object]:
+    """Of each directory where it is: the same for two that come to be one.
+
+    A place is the top one's key, or a number for a name within another place.
+    """
+    rows = {row.key: row for row in records(database, "Directory")}
+    numbers: dict[tuple[object, str], int] = {}
+    places: dict[str, object] = {}
+    for start in rows:
+        way: dict[str, None] = {}
+        at = start
+        while at in rows and at not in places and at not in way:
+            way[at] = None
+            at = rows[at].text("Directory_Parent")
+        place = places.get(at)
+        for key in reversed(way):
+            name = long_name(rows[key].text("DefaultDir").partition(":")[0]).lower()
+            if place is None or key in FOLDERS:
+                place = key
+            elif name != ".":
+                place = numbers.setdefault((place, name), len(numbers))
+            places[key] = place
+    return places
 
 
 RULES: Final = (component_code, key_path, component_platform, directory_tree, same_file)
