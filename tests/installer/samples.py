@@ -69,7 +69,7 @@ def module(arch: str = "x64") -> Database:
     ensure(database, "ModuleSignature").add(MODULE_ID, 0, "1.2.3")
     directories = database.tables["Directory"]
     directories.add("TARGETDIR", None, "SourceDir")
-    directories.add(f"Own{SUFFIX}", "TARGETDIR", ".")
+    directories.add(f"Own{SUFFIX}", "TARGETDIR", "Module")
     files, anchor = f"Files{SUFFIX}", f"Anchor{SUFFIX}"
     add_files(database, SUFFIX, f"Own{SUFFIX}", files, code(files))
     change(database, "Component", files, Attributes=of_64_bit)
