@@ -40,10 +40,12 @@ demo: build/ready
 test: build/ready build/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not soak"
 
-# In a Windows of each runner's own. Without what it takes there is nothing to be tried.
+# In a Windows of each runner's own. Without what it takes there is nothing to be tried; Wintun's release
+# is fetched before, for the tests have no network.
 test-installer: build/ready build/ready-to-test
 	@if scripts/need.sh installer; then \
-		$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m wine tests/installer; \
+		$(MAKE) -s build/wintun; \
+		$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m wine tests; \
 	else echo "NOT TRIED: installing in Wine, for want of the packages above" >&2; fi
 
 soak: build/ready build/ready-to-test

@@ -8,6 +8,9 @@ import re
 import pytest
 
 from ringtun.testing.netns import enter_private_world
+from tests.installer.machines import kept_windows, windows
+
+__all__ = ["kept_windows", "windows"]
 
 # What is missing here, by the mark of the tests that need it; empty: it is there.
 _missing = {"world": "", "kernel": ""}

@@ -39,7 +39,7 @@ class Outcome:
     @property
     def last_action(self) -> str:
         """The last action that was begun."""
-        begun: list[str] = re.findall(r"^Action start [^a-z]*: (\w+)\.", self.log, re.M)
+        begun: list[str] = re.findall(r"^Action start [0-9:]+: (\S+)\.$", self.log, re.M)
         return begun[-1]
 
     def said(self, who: str) -> list[str]:

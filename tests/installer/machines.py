@@ -1,4 +1,4 @@
-"""A Windows to install on, for the tests that ask for one."""
+"""The fixture `windows`: a Windows to install on, for the tests that ask for one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.installer.windows import Windows, why_not
+
+__all__ = ["kept_windows", "windows"]
 
 
 class _Kept:
@@ -30,20 +32,20 @@ class _Kept:
 
 
 @pytest.fixture(scope="session")
-def _kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Kept]:
+def kept_windows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Kept]:
     with closing(_Kept(tmp_path_factory)) as kept:
         yield kept
 
 
 @pytest.fixture
-def windows(_kept: _Kept) -> Iterator[Windows]:
+def windows(kept_windows: _Kept) -> Iterator[Windows]:
     """A Windows without anything installed, which has to be left so."""
     why = why_not()
     if why:
         pytest.skip(why)
-    windows = _kept.get()
+    windows = kept_windows.get()
     yield windows
     left = windows.left()
     if left:
-        _kept.close()
+        kept_windows.close()
     assert left == []
