@@ -20,9 +20,10 @@ FILES = (CabinetFile("Tool", b"MZ, so to speak" * 500), CabinetFile("Readme", b"
 _EXECUTE = (
     *("FindRelatedProducts", "LaunchConditions", "ValidateProductID", "CostInitialize"),
     *("FileCost", "CostFinalize", "MigrateFeatureStates", "InstallValidate", "InstallInitialize"),
-    *("RemoveExistingProducts", "ProcessComponents", "UnpublishFeatures", "RemoveRegistryValues"),
+    *("ProcessComponents", "UnpublishFeatures", "RemoveRegistryValues"),
     *("RemoveFiles", "InstallFiles", "WriteRegistryValues", "RegisterUser", "RegisterProduct"),
-    *("PublishFeatures", "PublishProduct", "InstallFinalize"),
+    *("PublishFeatures", "PublishProduct", "InstallExecute", "RemoveExistingProducts"),
+    "InstallFinalize",
 )
 
 
@@ -140,8 +141,7 @@ def product(
     ensure(database, *SEQUENCES)
     steps = database.tables["InstallExecuteSequence"]
     for action in _EXECUTE:
-        number = 1501 if action == "RemoveExistingProducts" else ACTIONS[action]
-        steps.add(action, None, number)
+        steps.add(action, None, ACTIONS[action])
     title = "Installation Database"
     summarize(database, title, "x64;1033", code(f"{name} {version} package"))
     validate(database)

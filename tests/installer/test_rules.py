@@ -133,6 +133,15 @@ def sharing_a_directory(database: Database) -> None:
     change(database, "File", "Readme", FileName="TOOL.DLL")
 
 
+def with_signature() -> Database:
+    """The product as merging leaves it: with the signature of a module."""
+    database = product()
+    ensure(database, "ModuleSignature").add(MODULE_ID, 0, "1.2.3")
+    ensure(database, "ModuleComponents")
+    validate(database)
+    return database
+
+
 BROKEN = {
     # ---- any file -------------------------------------------------------------------------------
     "summary": spoiled(product, set_summary(REVISION="{a}"), "no GUID in braces and capitals"),
@@ -253,6 +262,11 @@ BROKEN = {
         product,
         set_row("Property", "SecureCustomProperties", Value="NEWER_FOUND;OLDER_FOUND;Mine"),
         "'Mine' is among SecureCustomProperties, and not in capitals",
+    ),
+    "late-removal": spoiled(
+        with_signature,
+        set_row(EXECUTE, "RemoveExistingProducts", Sequence=1501),
+        "the last product with a module may go before it comes again",
     ),
     # ---- modules --------------------------------------------------------------------------------
     "module-signature": spoiled(
@@ -483,23 +497,21 @@ def test_every_standard_action_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "also", "fine"),
+    ("at", "fine"),
     [
-        (1401, None, True),  # before InstallInitialize
-        (1501, None, True),  # right after it
-        (1601, None, False),
-        (4001, None, False),
-        (6550, None, False),
-        (6550, "InstallExecute", True),
-        (6601, None, True),  # after InstallFinalize
-        (1300, None, False),  # before InstallValidate
+        (1401, True),  # before InstallInitialize
+        (1501, True),  # right after it
+        (1601, False),
+        (4001, False),
+        (6450, False),  # before InstallExecute
+        (6501, True),  # right after it
+        (6601, True),  # after InstallFinalize
+        (1300, False),  # before InstallValidate
     ],
 )
-def test_where_former_versions_are_removed(at: int, also: str | None, fine: bool) -> None:
+def test_where_former_versions_are_removed(at: int, fine: bool) -> None:
     database = product()
     change(database, EXECUTE, "RemoveExistingProducts", Sequence=at)
-    if also:
-        database.tables[EXECUTE].add(also, None, 6500)
     assert [finding.rule for finding in check(database)] == ([] if fine else ["removal"])
 
 
@@ -513,11 +525,7 @@ def test_a_module_for_32_bits_has_no_component_of_64() -> None:
 
 
 def test_a_product_with_a_module_merged_into_it_is_a_product() -> None:
-    database = product()
-    ensure(database, "ModuleSignature").add(MODULE_ID, 0, "1.2.3")
-    ensure(database, "ModuleComponents")
-    validate(database)
-    assert check(database) == []
+    assert check(with_signature()) == []
 
 
 # ---- the command --------------------------------------------------------------------------------

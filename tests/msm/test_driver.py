@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ringtun.installer import Database, Inclusion, check, merge
-from ringtun.installer.schema import ensure
 from ringtun.msm.actions import compile_actions
 from ringtun.msm.build import Release, build_module
 from ringtun.msm.module import PLATFORMS, ringtun_module
@@ -127,7 +126,6 @@ def test_an_upgrade_deletes_the_driver_if_the_former_version_goes_first(
     newer = package(tmp_path, tells, "One", "1.1.0", module="1.3.0")
     database = Database.read(newer)
     change(database, "InstallExecuteSequence", "RemoveExistingProducts", Sequence=removal)
-    ensure(database, "InstallExecuteSequence").add("InstallExecute", None, 6500)
     database.write(newer)
     try:
         assert verdict(windows.msiexec("/i", newer)) == "upgrade"

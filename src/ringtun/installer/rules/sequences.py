@@ -158,11 +158,26 @@ def removal(database: Database) -> Iterator[Problem]:
         yield row, f"it is at {at}, among actions that are not done yet"
 
 
+@rule("late-removal", about="installation", severity="warning")
+def late_removal(database: Database) -> Iterator[Problem]:
+    """A product with modules in it removes former versions when it is installed itself, so that
+    what both have stays counted all the time.
+    """
+    here = numbered(database, EXECUTE)
+    at = here.get("RemoveExistingProducts")
+    if at is not None and records(database, "ModuleSignature") and at < here.get("InstallFiles", 0):
+        row = _row(database, EXECUTE, "RemoveExistingProducts")
+        yield (
+            row,
+            f"it is at {at}, where the last product with a module may go before it comes again",
+        )
+
+
 def _row(database: Database, table: str, key: str) -> Record:
     return next(row for row in records(database, table) if row.key == key)
 
 
 RULES: Final = (
     *(unknown_action, custom_action, required_action, idle_table, action_order, action_number),
-    *(deferred_action, advertised_action, removal),
+    *(deferred_action, advertised_action, removal, late_removal),
 )
