@@ -38,6 +38,7 @@ for what in "$@"; do
         command_of wixl wixl
         command_of cabextract cabextract
         command_of gcab gcab
+        command_of makensis nsis
         command_of openssl openssl
         ;;
     msm)
