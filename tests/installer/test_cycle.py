@@ -10,9 +10,11 @@ from typing import TypeAlias
 
 import pytest
 
-from ringtun.installer import CabinetFile, Inclusion, check, merge
+from ringtun.installer import CabinetFile, Database, Inclusion, check, merge
 from ringtun.installer.module import Module
 from ringtun.installer.parts import Component, File, Folder, RegistryValue
+from ringtun.installer.signing import sign
+from tests.installer.certificates import Authority
 from tests.installer.mingw import TARGETS, compile_dll
 from tests.installer.samples import product, with_action
 from tests.installer.windows import SUCCESS, Windows
@@ -122,6 +124,16 @@ def test_the_cycle(maker: Maker, windows: Windows, tmp_path: Path) -> None:
 
     assert windows.msiexec("/x", second).status == SUCCESS
     assert windows.left() == []
+
+
+def test_a_signed_package(windows: Windows, tmp_path: Path) -> None:
+    package = by_hand(tmp_path, "1.0.0", b"Read me.")
+    identity = Authority(tmp_path).certify("/O=Acme/CN=Acme")
+    package.write_bytes(sign(package.read_bytes(), identity))
+    assert Database.read(package).signed
+    assert windows.msiexec("/i", package).status == SUCCESS
+    assert installed(windows) == hashes({"tool.dll": TOOL, "Read me first.txt": b"Read me."})
+    assert windows.msiexec("/x", package).status == SUCCESS
 
 
 # ---- two products with one module ---------------------------------------------------------------

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ringtun.cli import main
-from ringtun.installer import Column, Database, Property, Table
+from ringtun.installer import Column, Database, InstallerError, Property, Table
 from ringtun.installer.rules import RULES, check
 from ringtun.installer.rules.actions import STANDARD
 from ringtun.installer.rules.values import why_not
@@ -451,6 +454,20 @@ def test_what_a_cabinet_lacks_and_has_too_much() -> None:
         "the cabinet has no file 'Other'",
         "the cabinet has a file 'Tool', and the medium has not",
     ]
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([module, with_action]))
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_file_is_refused_or_checked(
+    random: Random, sample: Callable[[], Database]
+) -> None:
+    """Some bytes of it are others, within the tables as well as in the file around them."""
+    data = bytearray(sample().to_bytes())
+    for _ in range(random.choice([1, 4, 30])):
+        data[random.randrange(len(data))] = random.randrange(256)
+    with suppress(InstallerError):
+        for finding in check(Database.from_bytes(bytes(data))):
+            assert finding.message
 
 
 # ---- categories ---------------------------------------------------------------------------------
