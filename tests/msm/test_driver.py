@@ -9,8 +9,8 @@ import pytest
 from ringtun.installer import Database, Inclusion, check, merge
 from ringtun.msm.actions import compile_actions
 from ringtun.msm.build import Release, build_module
+from ringtun.msm.library import Wintun
 from ringtun.msm.module import PLATFORMS, ringtun_module
-from ringtun.msm.wintun import Wintun
 from tests.installer.mingw import compile_dll
 from tests.installer.samples import change, product
 from tests.installer.windows import SUCCESS, Outcome, Windows

@@ -13,8 +13,8 @@ from ringtun.installer import check
 from ringtun.installer.apply import apply
 from ringtun.installer.snippet import Snippet
 from ringtun.msm.actions import compile_actions
+from ringtun.msm.library import Wintun
 from ringtun.msm.module import PLATFORMS, ringtun_module
-from ringtun.msm.wintun import Wintun
 from tests.installer.samples import product
 
 GUIDE = Path(__file__).parents[2] / "docs/installer.md"
