@@ -129,6 +129,8 @@ def test_every_client_sees_at_once_that_the_driver_was_killed(tmp_path: Path) ->
         calls = {what: Background(partial(until_the_end, what, works[what])) for what in works}
         stack.enter_context(calls["asyncio"])
         assert started.wait(SOON)  # it is connected before that is answered
+        for i in range(4, 12):  # each takes a while to go, and the later made go first
+            stack.enter_context(ringtun.create_adapter(f"end{i}", backend="service"))
         service.process.send_signal(signal.SIGSTOP)
         while sending.try_send(packet):
             pass
